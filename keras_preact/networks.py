@@ -1,0 +1,333 @@
+"""Whole networks: a stem, stages of residual units, a closing activation and a head, laid out by a `NetworkConfig`."""
+import dataclasses
+import sys
+from contextlib import contextmanager
+
+import keras
+from keras import layers
+
+from keras_preact.units import JOINS, ORDERS, Conv, Unit, activate, channel_axis, conv, residual_unit
+
+# Kernel sizes of the convs in a unit, and how many times wider the last one is than the others.
+UNITS = {"single": ((3,), 1), "basic": ((3, 3), 1), "bottleneck": ((1, 3, 1), 4)}
+
+CHOICES = {
+    "unit": tuple(UNITS),
+    "order": tuple(ORDERS),
+    "shortcut": ("zero_pad", "project_on_change", "project_stages", "project_always"),
+    "stem": ("conv3x3", "conv7x7_pool"),
+    "first_activation": ("stem", "unit", "both"),
+    "stride_on": ("first_conv", "conv3x3", "last_unit"),
+    "pool_padding": ("zeros", "minus_infinity"),
+}
+
+IMAGENET_UNITS = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+    269: ("bottleneck", (3, 30, 48, 8)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Every choice that tells one network of the paper, or of another zoo, from the next.
+
+    The defaults are the paper's; `NetworkConfig.cifar(depth)` and `NetworkConfig.imagenet(depth)` fill in the rest.
+
+    Args:
+        units: residual units in each stage.
+        widths: filters of the 3x3 convs in each stage; the first is also the stem's.
+        unit: "single" (one 3x3 conv), "basic" (two) or "bottleneck" (1x1, 3x3, and 1x1 to four times the width).
+        order: where the activations stand, a name of Fig. 4: "original", "bn_after_addition",
+            "relu_before_addition", "relu_preactivation" or "full_preactivation".
+        shortcut: "zero_pad" (option A of [1]), "project_on_change" (B: a 1x1 conv where the channels change),
+            "project_stages" (in the first unit of every stage) or "project_always" (C, Fig. 2e).
+        join: how shortcut and branch are joined, a name of Fig. 2, or a tuple of the name and its values: "plain",
+            ("scaled", shortcut, branch), ("exclusive_gate", bias), ("shortcut_gate", bias), ("dropout", rate).
+        stem: "conv3x3" (CIFAR), or "conv7x7_pool" (ImageNet), a 7x7 conv of stride 2 and a 3x3 max-pool of stride 2.
+        first_activation: where the first unit's pre-activation stands. "stem": after the first conv, before any
+            pooling and for both paths (appendix); "unit": in the unit, for the branch, and for the shortcut if it
+            projects; "both".
+        stride_on: what halves the feature map between stages: the "first_conv" of the next stage, its first
+            "conv3x3", or the 3x3 conv of the "last_unit" of the stage before.
+        use_bias: whether the stem's conv, the last conv of a unit and the projections have a bias.
+        epsilon: of batch normalization.
+        pool_padding: "zeros" or "minus_infinity", which differ where pooling does not follow a ReLU.
+        normalize_input: whether a batch normalization without scale stands before the first conv.
+
+    Raises:
+        ValueError: a value that is not among the choices, or does not fit the others.
+    """
+
+    units: tuple
+    widths: tuple
+    unit: str = "basic"
+    order: str = "full_preactivation"
+    shortcut: str = "zero_pad"
+    join: tuple = ("plain",)
+    stem: str = "conv3x3"
+    first_activation: str = "stem"
+    stride_on: str = "first_conv"
+    use_bias: bool = False
+    epsilon: float = 1e-5
+    pool_padding: str = "zeros"
+    normalize_input: bool = False
+
+    def __post_init__(self):
+        join = (self.join,) if isinstance(self.join, str) else tuple(self.join)
+        for field, value in {"units": tuple(self.units), "widths": tuple(self.widths), "join": join}.items():
+            object.__setattr__(self, field, value)
+        for field, choices in (CHOICES | {"join": tuple(JOINS)}).items():
+            value = join[0] if field == "join" else getattr(self, field)
+            if value not in choices:
+                raise ValueError(f"`{field}` must be one of {', '.join(map(repr, choices))}. Received: {value!r}")
+        if len(self.units) != len(self.widths) or not self.units:
+            raise ValueError(
+                "`units` and `widths` must have one number for each stage. "
+                f"Received: units={self.units}, widths={self.widths}"
+            )
+        if not all(isinstance(n, int) and n > 0 for n in self.units + self.widths):
+            raise ValueError(
+                "`units` and `widths` must be positive integers. "
+                f"Received: units={self.units}, widths={self.widths}"
+            )
+        if self.shortcut == "zero_pad" and (self.unit == "bottleneck" or list(self.widths) != sorted(self.widths)):
+            raise ValueError(
+                "shortcut='zero_pad' adds channels of zeros, which wants single or basic units whose widths do not "
+                "shrink; take shortcut='project_on_change'. "
+                f"Received: unit={self.unit!r}, widths={self.widths}"
+            )
+
+    @classmethod
+    def cifar(cls, depth, unit="basic", **changes):
+        """The network of `depth` layers for 32x32 images (Sec. 4.2 of [1] and the paper's appendix).
+
+        Args:
+            depth: 6n+2 with basic units, 9n+2 with bottleneck units, 3n+2 with single-layer units.
+            unit: as in `NetworkConfig`.
+            **changes: other fields of `NetworkConfig`.
+
+        Raises:
+            ValueError: a depth that does not fit the units.
+        """
+        step = 3 * len(UNITS[unit][0]) if unit in UNITS else 6
+        n, rest = divmod(depth - 2, step)
+        if rest or n < 1:
+            nearest = sorted({step * max(m, 1) + 2 for m in (n, n + 1)})
+            raise ValueError(
+                f"A CIFAR network of {unit} units has {step}n+2 layers. "
+                f"Received: depth={depth}; the nearest that fits is {' or '.join(map(str, nearest))}."
+            )
+        shortcut = "project_on_change" if unit == "bottleneck" else "zero_pad"
+        return cls((n, n, n), (16, 32, 64), unit, **({"shortcut": shortcut} | changes))
+
+    @classmethod
+    def imagenet(cls, depth, **changes):
+        """The network of `depth` layers for 224x224 images (Table 1 of [1]; 200 and 269 by Facebook's Torch code).
+
+        Args:
+            depth: 18, 34, 50, 101, 152, 200 or 269.
+            **changes: other fields of `NetworkConfig`.
+
+        Raises:
+            ValueError: any other depth.
+        """
+        if depth not in IMAGENET_UNITS:
+            raise ValueError(
+                f"An ImageNet network has {', '.join(map(str, IMAGENET_UNITS))} layers. Received: depth={depth}"
+            )
+        unit, units = IMAGENET_UNITS[depth]
+        canonical = {"shortcut": "project_on_change", "stem": "conv7x7_pool", "stride_on": "conv3x3"}
+        return cls(units, (64, 128, 256, 512), unit, **(canonical | changes))
+
+    @property
+    def stride(self):
+        """Pixels of the input for one of the last feature map, along each side."""
+        return 2 ** (len(self.units) - 1) * (4 if self.stem == "conv7x7_pool" else 1)
+
+
+def plan(config):
+    """Returns the network's residual units, one list of `Unit` for each stage."""
+    kernels, expansion = UNITS[config.unit]
+    order = ORDERS[config.order]
+    strided_conv = kernels.index(3) if config.stride_on != "first_conv" else 0
+    strided_last = config.stride_on == "last_unit"
+    channels, stages = config.widths[0], []
+    for s, (count, width) in enumerate(zip(config.units, config.widths), start=1):
+        stage = []
+        for u in range(1, count + 1):
+            strides = 2 if (u == count and s < len(config.units) if strided_last else u == 1 and s > 1) else 1
+            filters = width * expansion
+            convs = tuple(
+                Conv(filters if i == len(kernels) - 1 else width, k, strides if i == strided_conv else 1)
+                for i, k in enumerate(kernels)
+            )
+            if config.shortcut == "zero_pad":
+                shortcut = "identity" if channels == filters else "pad"
+            else:
+                projects = (
+                    channels != filters
+                    or config.shortcut == "project_always"
+                    or (config.shortcut == "project_stages" and u == 1)
+                )
+                shortcut = "project" if projects else "identity"
+            activated = s == u == 1 and config.first_activation == "stem"
+            stage.append(Unit(
+                f"stage{s}_unit{u}", channels, convs, shortcut, order, config.join, activated,
+                config.epsilon, config.use_bias,
+            ))
+            channels = filters
+        stages.append(stage)
+    return stages
+
+
+def stem(x, config):
+    order = ORDERS[config.order]
+    if config.normalize_input:
+        x = activate(x, "b", "input_bn", None, config.epsilon, scale=False)
+    large = config.stem == "conv7x7_pool"
+    x = conv(x, Conv(config.widths[0], *((7, 2) if large else (3, 1))), "stem_conv", config.use_bias)
+    sequence = order.between + (order.before if config.first_activation != "unit" else "")
+    x = activate(x, sequence, "stem_bn", "stem_relu", config.epsilon)
+    if large and config.pool_padding == "zeros":
+        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    elif large:
+        # At stride 1 "same" pads all sides, and with minus infinity; every second pixel of that is the pool wanted.
+        x = layers.MaxPooling2D(3, 1, "same", name="stem_pool_max")(x)
+        x = layers.MaxPooling2D(1, 2, name="stem_pool")(x)
+    return x
+
+
+def features(x, config):
+    """Returns the last feature map, after the closing activation."""
+    x = stem(x, config)
+    for stage in plan(config):
+        for unit in stage:
+            x = residual_unit(x, unit)
+    return activate(x, ORDERS[config.order].before, "closing_bn", "closing_relu", config.epsilon)
+
+
+def head(x, classes, activation):
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    policy = keras.config.dtype_policy()
+    # Probabilities of half precision are of little use, and TF Serving has no JSON form for them.
+    dtype = "float32" if policy.compute_dtype in ("float16", "bfloat16") else policy
+    return layers.Dense(
+        classes, activation=activation, name="predictions", dtype=dtype,
+        kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),  # Torch's nn.Linear
+    )(x)
+
+
+def ResNet(
+    config,
+    include_top=True,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="resnet",
+):
+    """Builds the residual network that `config` describes, with random weights.
+
+    Every row of the paper's Tables 1 to 3 is one call, for instance the gated shortcuts of Table 1:
+
+    >>> config = NetworkConfig.cifar(110, order="original", join=("exclusive_gate", -6))
+    >>> model = ResNet(config)
+
+    Args:
+        config: a `NetworkConfig`.
+        include_top: whether to end with global average pooling and a dense layer, named "predictions".
+        input_tensor: a Keras tensor to start from; default a new `keras.Input`.
+        input_shape: (height, width, channels), or (channels, height, width) if the image data format is
+            "channels_first"; height and width may be None and are at least `config.stride`. Default: 32x32x3 or
+            224x224x3 by the stem, and any size where `include_top` is False.
+        pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
+            "max" for features of shape (batch, channels).
+        classes: outputs of the dense layer; default 10 or 1000 by the stem.
+        classifier_activation: of the dense layer; None for logits.
+        name: of the model.
+
+    Returns:
+        A functional `keras.Model` of built-in layers.
+
+    Raises:
+        ValueError, TypeError: arguments that contradict each other, or a size that the strides do not allow.
+
+    Reference: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, and its appendix.
+    """
+    if not isinstance(config, NetworkConfig):
+        raise TypeError(f"`config` must be a NetworkConfig. Received: {config!r} of type {type(config).__name__}")
+    large = config.stem == "conv7x7_pool"
+    check_top(include_top, pooling, classes)
+    inputs = _input(config.stride, 224 if large else 32, include_top, input_tensor, input_shape)
+    x = features(inputs, config)
+    if include_top:
+        x = head(x, classes or (1000 if large else 10), classifier_activation)
+    elif pooling:
+        pool = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
+        x = pool(name=f"{pooling}_pool")(x)
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    with _deep_enough(config):
+        return keras.Model(inputs, x, name=name)
+
+
+def check_top(include_top, pooling, classes):
+    """Raises ValueError where these three arguments contradict each other."""
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: {pooling!r}")
+    if classes is not None and not include_top:
+        raise ValueError(
+            "`classes` counts the outputs of the top, which include_top=False leaves out; give one or the other. "
+            f"Received: classes={classes}"
+        )
+    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+        raise ValueError(f"`classes` must be a positive integer. Received: {classes!r}")
+
+
+def _input(stride, size, include_top, tensor, shape):
+    first = channel_axis() == 1
+    if tensor is not None:
+        if not keras.backend.is_keras_tensor(tensor):
+            raise TypeError(f"`input_tensor` must be a Keras tensor, as from keras.Input. Received: {tensor!r}")
+        if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+            raise ValueError(
+                "`input_shape` must be the shape of `input_tensor` where both are given. "
+                f"Received: {tuple(shape)} and {tuple(tensor.shape[1:])}"
+            )
+        shape = tensor.shape[1:]
+    elif shape is None:
+        side = size if include_top else None
+        shape = (3, side, side) if first else (side, side, 3)
+    shape = tuple(shape)
+    order = "(channels, height, width)" if first else "(height, width, channels)"
+    if len(shape) != 3 or shape[0 if first else 2] is None:
+        raise ValueError(f"`input_shape` must be {order}, with a number of channels. Received: {shape}")
+    sides = shape[1:] if first else shape[:2]
+    if any(side is not None and side < stride for side in sides):
+        raise ValueError(
+            f"This network halves its feature map down to 1/{stride} of the input, so `input_shape`, {order}, must be "
+            f"at least {stride} pixels high and wide. Received: {shape}"
+        )
+    return keras.Input(shape) if tensor is None else tensor
+
+
+@contextmanager
+def _deep_enough(config):
+    """Raises Python's recursion limit where a path as long as Keras walks has more layers than that.
+
+    With the shortcut first in every Add only the layers on the shortcuts count: one a unit in pre-activation networks,
+    so that 1202 layers pass, but up to three where activations follow the addition.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 200 + sum(config.units) * (1 + len(ORDERS[config.order].after))))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
