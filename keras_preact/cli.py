@@ -1,0 +1,197 @@
+"""The console command `keras-preact`; every verb is one call into the package, which loads only when it is needed."""
+import argparse
+import difflib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+BATCH = 64  # images
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def main(arguments=None):
+    """Runs the command and returns its exit status: 0, 1 where some inputs failed, 2 for a wrong command."""
+    options = _parser().parse_args(arguments)
+    try:
+        _start_backend()
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"keras-preact: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-preact", description="Pre-activation ResNets: list and inspect them, and classify images."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("classify", help="classify images with a pretrained network")
+    verb.add_argument("paths", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
+    verb.add_argument("--weights", default="cifar10", help="which weights of it (default: %(default)s)")
+    verb.add_argument("--top", type=_positive, default=3, help="classes to print for each image (default: %(default)s)")
+    verb.set_defaults(run=_classify)
+
+    verb = verbs.add_parser("list", help="list networks and their weights")
+    verb.add_argument("pattern", nargs="?", default="*", help="of names, such as 'PreAct*' or '*110'")
+    verb.set_defaults(run=_list)
+
+    verb = verbs.add_parser("show", help="show one network: its stages, costs and weights")
+    verb.add_argument("name")
+    verb.set_defaults(run=_show)
+    return parser
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, and is {text}")
+    return number
+
+
+def _start_backend():
+    """Imports Keras without TensorFlow's start-up messages, on a backend that is installed if none is asked for."""
+    if "KERAS_BACKEND" not in os.environ:
+        installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+        if not installed:
+            raise OSError("Keras needs a backend: pip install 'keras_preact[tensorflow]', or install jax or torch.")
+        if installed[0] != BACKENDS[0]:
+            os.environ["KERAS_BACKEND"] = installed[0]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Some messages come before TensorFlow reads any level, straight to the file descriptor.
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            importlib.import_module("keras")
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _classify(options):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    files = [file for path in options.paths for file in _images(Path(path))]
+    width = max(len(str(file)) for file in files)
+    failures = 0
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        loading = progress.add_task(f"Loading {options.model}", total=None)
+        import keras
+        import numpy as np
+
+        import keras_preact
+
+        keras.config.set_image_data_format("channels_last")
+        model = _builder(options.model)(weights=options.weights)
+        known = {"weights": options.weights, "model": options.model}
+        progress.remove_task(loading)
+        bar = progress.add_task("Classifying", total=len(files))
+        for start in range(0, len(files), BATCH):
+            readable, images = [], []
+            for file in files[start:start + BATCH]:
+                try:
+                    images.append(keras_preact.load_image(file, **known))
+                    readable.append(file)
+                except OSError as error:
+                    failures += 1
+                    print(f"{file}: cannot be read as an image: {error}", file=sys.stderr)
+            if readable:
+                predictions = model.predict_on_batch(keras_preact.preprocess_input(np.stack(images), **known))
+                for file, best in zip(readable, keras_preact.decode_predictions(predictions, options.top, **known)):
+                    print(f"{file!s:{width}}", *(f"{label} {probability:.1%}" for label, probability in best), sep="  ")
+            progress.advance(bar, len(files[start:start + BATCH]))
+    if failures:
+        print(f"{failures} of {len(files)} files could not be read.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _images(path):
+    """Returns `path` itself or, of a folder, the image files in it by name."""
+    if not path.is_dir():
+        return [path]
+    from PIL import Image
+
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.registered_extensions())
+    if not files:
+        raise ValueError(f"There is no image file in the folder {path}")
+    return files
+
+
+def _builder(name):
+    from keras_preact import models
+
+    if name not in models.CONFIGS:
+        near = difflib.get_close_matches(name, models.CONFIGS, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "`keras-preact list` names them all."
+        raise ValueError(f"No model is named {name!r}. {hint}")
+    return getattr(models, name)
+
+
+def _list(options):
+    from rich.console import Console
+
+    from keras_preact.models import list_models, list_weights
+
+    errors = {(w.architecture, w.tag): w.measured["error"] for w in list_weights(options.pattern)}
+    table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error)")
+    for info in list_models(options.pattern):
+        table.add_row(
+            info.name, _by(info.input_size), f"{info.parameters:,}", f"{info.multiply_adds:,}",
+            ", ".join(f"{tag} ({errors[info.name, tag]:.2f} %)" for tag in info.weights),
+        )
+    Console().print(table)
+    return 0
+
+
+def _show(options):
+    from rich.console import Console
+
+    from keras_preact import costs, models
+
+    _builder(options.name)
+    config = models.CONFIGS[options.name]
+    console = Console()
+    table = _table("Stage", "Layers", "Output", "Parameters", "Multiply-adds")
+    for stage in costs.stages(config):
+        cost = stage.cost
+        table.add_row(stage.name, stage.layers, _by(stage.size), f"{cost.parameters:,}", f"{cost.multiply_adds:,}")
+    total = costs.count(config)
+    table.add_section()
+    table.add_row("total", "", "", f"{total.parameters:,}", f"{total.multiply_adds:,}")
+    console.print(f"{options.name}: {config.unit} units, {config.order}, shortcut {config.shortcut}", highlight=False)
+    console.print(table)
+    for weight in models.list_weights(options.name):
+        console.print(
+            f"weights={weight.tag!r}: {weight.measured['error']:.2f} % error on {weight.measured['split']} "
+            f"({weight.measured['selection']}), recipe {weight.made['recipe']}, {weight.licence}",
+            highlight=False, soft_wrap=True,
+        )
+    return 0
+
+
+def _table(*columns):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("Parameters", "Multiply-adds") else "left")
+    return table
+
+
+def _by(size):
+    return "x".join(map(str, size))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

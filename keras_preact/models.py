@@ -1,0 +1,250 @@
+"""The zoo: one builder for each architecture, a row each, in the style of `keras.applications`."""
+import fnmatch
+import os
+import warnings
+from typing import NamedTuple
+
+import keras
+
+from keras_preact import costs, preprocessing, pretrained
+from keras_preact.networks import NetworkConfig, ResNet, check_top
+from keras_preact.units import channel_axis
+
+CONFIGS = {}
+
+_DOCSTRING = """Builds {name}: {what}.
+
+    Args:
+        include_top: whether to end with global average pooling and a dense layer, named "predictions".
+        weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10", or a
+            path to a .weights.h5 or .keras file.
+        input_tensor: a Keras tensor to start from; default a new `keras.Input`.
+        input_shape: (height, width, channels), or (channels, height, width) if the image data format is
+            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, and any
+            height and width where `include_top` is False.
+        pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
+            "max" for features of shape (batch, channels).
+        classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
+            weights have, all but the dense layer is loaded, with a warning that names it.
+        classifier_activation: of the dense layer; None for logits.
+        name: of the model.
+
+    Returns:
+        A functional `keras.Model` of built-in layers.
+
+    Raises:
+        ValueError: arguments that contradict each other, a size that the strides do not allow, weights that do not
+            exist, are damaged, or do not fit.
+
+    Example:
+
+    >>> model = keras_preact.{name}()
+    >>> probabilities = model.predict(keras_preact.preprocess_input(images))
+
+    Reference: {reference}.
+    """
+
+
+def _builder(name, config, what):
+    def build(
+        include_top=True,
+        weights=None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=None,
+        classifier_activation="softmax",
+        name=name.lower(),
+    ):
+        return _build(
+            build.__name__, weights, config=config, include_top=include_top, input_tensor=input_tensor,
+            input_shape=input_shape, pooling=pooling, classes=classes, classifier_activation=classifier_activation,
+            name=name,
+        )
+
+    large = config.stem == "conv7x7_pool"
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = _DOCSTRING.format(
+        name=name, what=what, stride=config.stride, size=224 if large else 32, classes=1000 if large else 10,
+        reference=(
+            'He et al., "Deep Residual Learning for Image Recognition", CVPR 2016' if config.order == "original"
+            else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
+        ),
+    )
+    CONFIGS[name] = config
+    return build
+
+
+def _build(architecture, weights, classes, **arguments):
+    check_top(arguments["include_top"], arguments["pooling"], classes)
+    if weights is None:
+        return ResNet(classes=classes, **arguments)
+    if pretrained.is_path(weights):
+        path = weights
+    else:
+        path = pretrained.verified(pretrained.find(architecture, weights))
+    layers = pretrained.read(path)
+    _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
+    head = layers.get(pretrained.HEAD)
+    new_head = arguments["include_top"] and (head is None or classes not in (None, head[0].shape[-1]))
+    if arguments["include_top"] and classes is None and head is not None:
+        classes = head[0].shape[-1]
+    model = ResNet(classes=classes, **arguments)
+    pretrained.assign(model, layers, repr(os.fspath(weights)), keep_head=new_head)
+    if new_head:
+        had = "no such layer" if head is None else f"{head[0].shape[-1]} classes"
+        warnings.warn(
+            f"{architecture}: all layers but {pretrained.HEAD!r} were loaded from {weights!r}. That layer was "
+            f"initialised at random, for {model.output_shape[-1]} classes where the weights have {had}: train it "
+            "before use.",
+            stacklevel=3,
+        )
+    return model
+
+
+def _check_channels(layers, architecture, input_tensor, input_shape):
+    shape = input_shape if input_tensor is None else input_tensor.shape[1:]
+    trained = layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
+    if shape is not None and len(shape) == 3 and trained not in (None, shape[channel_axis() if channel_axis() < 0 else 0]):
+        raise ValueError(
+            f"These weights of {architecture} were trained on images of {trained} channels; give such images, or take "
+            f"weights=None. Received: an input of shape {tuple(shape)}"
+        )
+
+
+def _cifar(family, depth, unit="basic", **changes):
+    config = NetworkConfig.cifar(depth, unit, **changes)
+    return _builder(f"{family}{depth}", config, f"the {depth}-layer network for 32x32 images, of {unit} units")
+
+
+def _imagenet(family, depth, **changes):
+    config = NetworkConfig.imagenet(depth, **changes)
+    return _builder(f"{family}{depth}", config, f"the {depth}-layer network for 224x224 images, of {config.unit} units")
+
+
+PreActResNet20 = _cifar("PreActResNet", 20)
+PreActResNet32 = _cifar("PreActResNet", 32)
+PreActResNet44 = _cifar("PreActResNet", 44)
+PreActResNet56 = _cifar("PreActResNet", 56)
+PreActResNet110 = _cifar("PreActResNet", 110)
+PreActResNet1202 = _cifar("PreActResNet", 1202)
+PreActResNet164 = _cifar("PreActResNet", 164, "bottleneck")
+PreActResNet272 = _cifar("PreActResNet", 272, "bottleneck")
+PreActResNet542 = _cifar("PreActResNet", 542, "bottleneck")
+PreActResNet1001 = _cifar("PreActResNet", 1001, "bottleneck")
+PreActResNet18 = _imagenet("PreActResNet", 18)
+PreActResNet34 = _imagenet("PreActResNet", 34)
+PreActResNet50 = _imagenet("PreActResNet", 50)
+PreActResNet101 = _imagenet("PreActResNet", 101)
+PreActResNet152 = _imagenet("PreActResNet", 152)
+PreActResNet200 = _imagenet("PreActResNet", 200)
+PreActResNet269 = _imagenet("PreActResNet", 269)
+
+ResNet20 = _cifar("ResNet", 20, order="original")
+ResNet32 = _cifar("ResNet", 32, order="original")
+ResNet44 = _cifar("ResNet", 44, order="original")
+ResNet56 = _cifar("ResNet", 56, order="original")
+ResNet110 = _cifar("ResNet", 110, order="original")
+ResNet1202 = _cifar("ResNet", 1202, order="original")
+ResNet164 = _cifar("ResNet", 164, "bottleneck", order="original")
+ResNet272 = _cifar("ResNet", 272, "bottleneck", order="original")
+ResNet542 = _cifar("ResNet", 542, "bottleneck", order="original")
+ResNet1001 = _cifar("ResNet", 1001, "bottleneck", order="original")
+ResNet18 = _imagenet("ResNet", 18, order="original")
+ResNet34 = _imagenet("ResNet", 34, order="original")
+ResNet50 = _imagenet("ResNet", 50, order="original")
+ResNet101 = _imagenet("ResNet", 101, order="original")
+ResNet152 = _imagenet("ResNet", 152, order="original")
+ResNet200 = _imagenet("ResNet", 200, order="original")
+ResNet269 = _imagenet("ResNet", 269, order="original")
+
+
+class ModelInfo(NamedTuple):
+    """What `list_models` tells of an architecture; the cost is for its own input size and number of classes."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+    input_size: tuple
+    weights: tuple
+
+
+def list_models(pattern="*"):
+    """Returns a `ModelInfo` for each architecture whose name matches `pattern`, such as "PreAct*" or "*1001".
+
+    Raises:
+        ValueError: no name matches.
+    """
+    names = fnmatch.filter(CONFIGS, pattern)
+    if not names:
+        raise ValueError(f"No model is named {pattern!r}. There are: {', '.join(CONFIGS)}")
+    models = []
+    for name in names:
+        config = CONFIGS[name]
+        cost = costs.count(config)
+        size = (224, 224) if config.stem == "conv7x7_pool" else (32, 32)
+        tags = tuple(weight.tag for weight in pretrained.index() if weight.architecture == name)
+        models.append(ModelInfo(name, cost.parameters, cost.multiply_adds, size, tags))
+    return models
+
+
+def list_weights(model="*"):
+    """Returns the published `Weight`s of each architecture whose name matches `model`, with their measured errors."""
+    architectures = {info.name for info in list_models(model)}
+    return [weight for weight in pretrained.index() if weight.architecture in architectures]
+
+
+def preprocess_input(x, weights="cifar10", model=None, data_format=None):
+    """Normalizes images as `weights` were trained: (x / 255 - mean) / std. The argument itself stays as it is.
+
+    Args:
+        x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
+            (..., 3, height, width) if the data format is "channels_first".
+        weights: a tag that `list_weights` names, or a `Preprocessing`.
+        model: the name of the builder, where the weights of one tag differ.
+        data_format: default Keras's `image_data_format`.
+
+    Returns:
+        float32 of the shape of `x`.
+
+    Raises:
+        ValueError: an unknown tag, or another number of channels.
+    """
+    return preprocessing.normalize(x, _preprocessing(weights, model), data_format)
+
+
+def decode_predictions(preds, top=5, weights="cifar10", model=None):
+    """Returns the `top` best (label, probability) pairs for each row of `preds`, best first.
+
+    Args:
+        preds: array or tensor of shape (batch, classes).
+        top: how many pairs; all if there are fewer.
+        weights: a tag that `list_weights` names, or a list with a label for each class.
+        model: the name of the builder, where the weights of one tag differ.
+
+    Raises:
+        ValueError: an unknown tag, or predictions that do not have one column for each label.
+    """
+    labels = preprocessing.LABELS[pretrained.describe(weights, model).labels] if isinstance(weights, str) else weights
+    return preprocessing.decode(preds, labels, top)
+
+
+def load_image(file, weights="cifar10", model=None):
+    """Returns the image in `file` as `weights` expect it: resized, cropped, uint8 of shape (height, width, 3).
+
+    Args:
+        file: path or binary file of any format Pillow reads.
+        weights: a tag that `list_weights` names, or a `Preprocessing`.
+        model: the name of the builder, where the weights of one tag differ.
+
+    Raises:
+        ValueError: an unknown tag.
+        OSError: no such file, or not an image.
+    """
+    return preprocessing.load_image(file, _preprocessing(weights, model))
+
+
+def _preprocessing(weights, model):
+    if isinstance(weights, preprocessing.Preprocessing):
+        return weights
+    return pretrained.describe(weights, model).preprocessing

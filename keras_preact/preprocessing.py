@@ -1,0 +1,141 @@
+"""From image files and pixel values to the input of a network, and from its output to labels; pure functions."""
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+LABELS = {
+    "cifar10": tuple("""
+        airplane automobile bird cat deer dog frog horse ship truck
+    """.split()),
+    "cifar100": tuple("""
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+        can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+        dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+        lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+        pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+        seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+        tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+        worm
+    """.split()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a weight was trained with.
+
+    Args:
+        mean, std: of each channel, for pixel values from 0 to 1.
+        size: (height, width) of the test crop in pixels.
+        crop: the part of the resized image's shorter side that the crop covers.
+        interpolation: of the resizing: "nearest", "bilinear", "bicubic" or "lanczos".
+    """
+
+    mean: tuple
+    std: tuple
+    size: tuple
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        for field in ("mean", "std", "size"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            raise ValueError(
+                "`mean` and `std` must have one value for each channel, `std` positive ones. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"`interpolation` must be one of {', '.join(map(repr, INTERPOLATIONS))}. "
+                f"Received: {self.interpolation!r}"
+            )
+
+
+def normalize(x, preprocessing, data_format=None):
+    """Returns (x / 255 - mean) / std as float32, without changing `x`.
+
+    Args:
+        x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, channels), or
+            (..., channels, height, width) if the data format is "channels_first".
+        preprocessing: a `Preprocessing`.
+        data_format: default Keras's `image_data_format`.
+
+    Raises:
+        ValueError: a number of channels that `preprocessing` has no mean for.
+    """
+    first = keras.backend.standardize_data_format(data_format) == "channels_first"
+    shape, channels = tuple(x.shape), len(preprocessing.mean)
+    axis = -3 if first else -1
+    if len(shape) < 3 or shape[axis] not in (channels, None):
+        raise ValueError(
+            f"Images must have {channels} channels on axis {axis} (data format "
+            f"{'channels_first' if first else 'channels_last'}). Received an array of shape {shape}."
+        )
+    _warn_if_normalized(x)
+    # One multiplication and one addition: x * scale + offset.
+    scale = 1 / (255 * np.array(preprocessing.std))
+    offset = -np.array(preprocessing.mean) / np.array(preprocessing.std)
+    scale, offset = (v.astype("float32").reshape((-1, 1, 1) if first else (-1,)) for v in (scale, offset))
+    if isinstance(x, np.ndarray):
+        return x.astype("float32") * scale + offset
+    return keras.ops.cast(x, "float32") * scale + offset
+
+
+def _warn_if_normalized(x):
+    if isinstance(x, np.ndarray) and x.size and x.dtype.kind == "f" and (x.min() < 0 or 0 < x.max() <= 1):
+        warnings.warn(
+            "Pixel values from 0 to 255 are expected, and these lie between "
+            f"{x.min():.4g} and {x.max():.4g}: they look preprocessed or scaled already.",
+            stacklevel=4,
+        )
+
+
+def decode(predictions, labels, top=5):
+    """Returns, for each row of `predictions`, its `top` best (label, probability) pairs, best first.
+
+    Args:
+        predictions: array or tensor of shape (batch, classes).
+        labels: a name for each class.
+        top: how many pairs; all if there are fewer.
+
+    Raises:
+        ValueError: predictions that are not of shape (batch, number of labels).
+    """
+    predictions = keras.ops.convert_to_numpy(predictions)
+    if predictions.ndim != 2 or predictions.shape[1] != len(labels):
+        raise ValueError(
+            f"`predictions` must be of shape (batch, {len(labels)}), a column for each label. "
+            f"Received shape: {predictions.shape}"
+        )
+    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    return [[(labels[i], float(row[i])) for i in indices] for row, indices in zip(predictions, best)]
+
+
+def load_image(file, preprocessing):
+    """Returns the image in `file`, resized and cropped at its centre, as uint8 of shape (height, width, 3).
+
+    Args:
+        file: path or binary file of any format Pillow reads; turned upright as its EXIF data says.
+        preprocessing: a `Preprocessing`.
+
+    Raises:
+        OSError: no such file, or not an image.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as image:
+        image = ImageOps.exif_transpose(image).convert("RGB")
+    height, width = preprocessing.size
+    scale = max(height / image.height, width / image.width) / preprocessing.crop
+    resized = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling[preprocessing.interpolation.upper()])
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height)))

@@ -1,0 +1,209 @@
+"""The index of published weights, and reading, checking and assigning them."""
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_preact.preprocessing import LABELS, Preprocessing
+
+HEAD = "predictions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A published weight: where it is, what it expects, how it was made and what it reaches.
+
+    Args:
+        architecture: name of the builder.
+        tag: what `weights=` takes; the data set it was trained on, and the recipe if there are several.
+        dataset: the data set it was trained on.
+        file: name of the .weights.h5 file.
+        size: of the file in bytes.
+        sha256: of the file.
+        repository, revision: on the Hugging Face Hub, None until published.
+        preprocessing: a `Preprocessing`.
+        labels: name of the label set.
+        licence: SPDX name.
+        made: recipe, seed, epochs, commit, hardware, date.
+        measured: error in percent, split, crop, epoch.
+    """
+
+    architecture: str
+    tag: str
+    dataset: str
+    file: str
+    size: int
+    sha256: str
+    repository: str | None
+    revision: str | None
+    preprocessing: Preprocessing
+    labels: str
+    licence: str
+    made: dict
+    measured: dict
+
+    @property
+    def classes(self):
+        return len(LABELS[self.labels])
+
+
+def folder():
+    """Returns the folder of the weights that ship with the package, installed or in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+@cache
+def index():
+    """Returns every published `Weight`."""
+    entries = json.loads((folder() / "index.json").read_text())
+    return tuple(Weight(**entry | {"preprocessing": Preprocessing(**entry["preprocessing"])}) for entry in entries)
+
+
+def find(architecture, tag):
+    """Returns the `Weight` of that architecture and tag.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    tags = {weight.tag: weight for weight in index() if weight.architecture == architecture}
+    if tag not in tags:
+        elsewhere = sorted({weight.architecture for weight in index() if weight.tag == tag})
+        raise ValueError(
+            "`weights` must be None, a tag of the index or a path to a .weights.h5 or .keras file. "
+            f"{architecture} has {_list(tags) or 'no published weights'}. Received: {tag!r}"
+            + (f", which there is for {', '.join(elsewhere)}." if elsewhere else ".")
+        )
+    return tags[tag]
+
+
+def describe(tag, architecture=None):
+    """Returns the `Weight` that tells the preprocessing and labels of `tag`.
+
+    Raises:
+        ValueError: no such tag, or several weights of that tag differ, so that the architecture must be named.
+    """
+    if architecture is not None:
+        return find(architecture, tag)
+    weights = [weight for weight in index() if weight.tag == tag]
+    if not weights:
+        raise ValueError(
+            f"`weights` must be a tag of the index: {_list({weight.tag for weight in index()})}. Received: {tag!r}"
+        )
+    if len({(weight.preprocessing, weight.labels) for weight in weights}) > 1:
+        raise ValueError(
+            f"Weights tagged {tag!r} differ in their preprocessing; name the architecture, `model=`, as one of "
+            f"{_list(weight.architecture for weight in weights)}."
+        )
+    return weights[0]
+
+
+def is_path(weights):
+    return isinstance(weights, os.PathLike) or str(weights).endswith((".h5", ".keras")) or os.sep in str(weights)
+
+
+def verified(weight):
+    """Returns the path of the weight's file, once its size and sha256 are those of the index.
+
+    Raises:
+        ValueError: the file is missing or is not the published one.
+    """
+    path = folder() / weight.file
+    remedy = "Install the package again."
+    if not path.is_file():
+        raise ValueError(f"The weights {weight.tag!r} of {weight.architecture} are missing: {path}. {remedy}")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != weight.sha256:
+        raise ValueError(
+            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {len(content)} bytes and "
+            f"sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
+        )
+    return path
+
+
+def read(path):
+    """Returns {layer name: its arrays in Keras's order} of a .weights.h5 or .keras file; no code in it is run.
+
+    Raises:
+        ValueError: no such file, another kind of file, or one that cannot be read to its end.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`weights` names a file that does not exist: {path}")
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+                return _layers(member)
+        return _layers(path)
+    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
+            "Copy or download it again."
+        ) from error
+
+
+def _layers(file):
+    layers = {}
+    with h5py.File(file, "r") as h5:
+        for group in h5["layers"].values():
+            variables = group["vars"]
+            if len(variables):
+                if "name" not in variables.attrs:
+                    raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
+                layers[variables.attrs["name"]] = [np.array(variables[str(i)]) for i in range(len(variables))]
+    return layers
+
+
+def assign(model, layers, source, keep_head=False):
+    """Sets the weights of `model`, all of them or, where anything does not fit, none.
+
+    Args:
+        model: a network of the zoo.
+        layers: as `read` returns them.
+        source: what to call them in errors.
+        keep_head: whether the layer "predictions" keeps the values it has.
+
+    Raises:
+        ValueError: layers that are missing, left over, or of other shapes; they are named.
+    """
+    targets = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    sources = dict(layers)
+    if keep_head:
+        targets.pop(HEAD, None)
+    if HEAD not in targets:
+        sources.pop(HEAD, None)
+    problems = [f"{name}: not in the file" for name in targets if name not in sources]
+    problems += [f"{name}: in the file, not in the network" for name in sources if name not in targets]
+    for name in targets.keys() & sources.keys():
+        wanted = [tuple(variable.shape) for variable in targets[name]]
+        found = [array.shape for array in sources[name]]
+        if wanted != found:
+            problems.append(f"{name}: the network has shapes {_shapes(wanted)}, the file {_shapes(found)}")
+    if problems:
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(
+            f"The weights in {source} do not fit {model.name}; nothing was loaded. "
+            "Build the network they were saved from (its builder, unit order and number of channels).\n  "
+            + "\n  ".join(sorted(problems)[:10]) + more
+        )
+    for name, variables in targets.items():
+        for variable, array in zip(variables, sources[name]):
+            variable.assign(array)
+
+
+def _shapes(shapes):
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _list(names):
+    return ", ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+version = {}
+exec((HERE / "keras_preact" / "version.py").read_text(), version)
+
+extras = {
+    "tensorflow": ["tensorflow>=2.18"],
+    "jax": ["jax>=0.4.30"],
+    "training": ["matplotlib"],
+    "export": ["tensorflow>=2.18"],
+}
+extras["test"] = [
+    *extras["tensorflow"], *extras["jax"], *extras["training"], "torch==2.13.0", "build", "pytest>=8", "ruff",
+]
+
+setup(
+    name="keras_preact",
+    version=version["__version__"],
+    description="Pre-activation ResNets for Keras 3: every network of He et al. 2016, with trained weights",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    install_requires=["keras>=3.10", "numpy", "pillow", "rich"],
+    extras_require=extras,
+    # The weights/ folder beside the package is installed inside it.
+    packages=["keras_preact", "keras_preact.weights"],
+    package_dir={"keras_preact": "keras_preact", "keras_preact.weights": "weights"},
+    package_data={"keras_preact": ["py.typed"], "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md"]},
+    entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,91 @@
+"""What several tests share: tiny networks with random weights, and their distance from the reference."""
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import reference
+
+import keras_preact
+from keras_preact.networks import NetworkConfig, ResNet
+
+PACKAGE_PARENT = Path(keras_preact.__file__).parent.parent
+
+
+def tiny(config=None, **changes):
+    """A config of four narrow units in three stages, or `config` cut down to about that."""
+    if config is None:
+        return NetworkConfig(**{"units": (1, 2, 1), "widths": (4, 6, 8)} | changes)
+    n = len(config.units)
+    return replace(config, **{"units": (2, 2, 1, 1)[:n], "widths": (4, 6, 8, 10)[:n]} | changes)
+
+
+def build(config, shape=(9, 11, 3), classes=5, seed=0, **kwargs):
+    """The network of `config` with random weights; its outputs are logits."""
+    model = ResNet(config, input_shape=shape, classes=classes, classifier_activation=None)
+    randomize(model, seed, **kwargs)
+    return model
+
+
+def randomize(model, seed, gamma_signs=(-1, 1)):
+    """Draws every weight at random such that signals stay of order 1."""
+    rng = np.random.default_rng(seed)
+    draws = {
+        "kernel": lambda shape: rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape),
+        "bias": lambda shape: rng.normal(0, 0.5, shape),
+        "gamma": lambda shape: rng.uniform(0.5, 1.5, shape) * rng.choice(gamma_signs, shape),
+        "beta": lambda shape: rng.normal(0, 0.5, shape),
+        "moving_mean": lambda shape: rng.normal(0, 0.5, shape),
+        "moving_variance": lambda shape: rng.uniform(0.5, 2, shape),
+    }
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(draws[variable.name](variable.shape))
+
+
+def weights_of(model):
+    return {
+        f"{layer.name}/{variable.name}": value
+        for layer in model.layers for variable, value in zip(layer.weights, layer.get_weights())
+    }
+
+
+def config_kwargs(config):
+    """The keyword arguments of `reference.forward` for `config`."""
+    names = ("units", "unit", "order", "shortcut", "join", "stem", "first_activation", "stride_on", "epsilon",
+             "pool_padding", "normalize_input")
+    return {name: getattr(config, name) for name in names}
+
+
+def images_like(shape, count=2, seed=1):
+    return np.random.default_rng(seed).normal(size=(count, *shape)).astype("float32")
+
+
+def outputs_of(model, images):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def relative_error(a, b):
+    return np.abs(np.asarray(a, "float64") - b).max() / np.abs(b).max()
+
+
+def disagreement(model, reference_kwargs, weights=None):
+    """Relative error between `model` and the reference, which may take other `weights` than the model's."""
+    images = images_like(model.input_shape[1:])
+    expected = reference.forward(weights or weights_of(model), images, **reference_kwargs)
+    return relative_error(outputs_of(model, images), expected)
+
+
+def run_python(code, *args, cwd, timeout=600, **env):
+    """Runs `code` in a Python process of its own, and returns what it prints."""
+    path = os.pathsep.join([str(PACKAGE_PARENT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)} | env
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], cwd=cwd, env=env, timeout=timeout,
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
