@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 LABELS = {
@@ -70,19 +71,20 @@ def normalize(x, preprocessing, data_format=None):
     Raises:
         ValueError: a number of channels that `preprocessing` has no mean for.
     """
-    first = keras.backend.standardize_data_format(data_format) == "channels_first"
-    shape, channels = tuple(x.shape), len(preprocessing.mean)
-    axis = -3 if first else -1
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in AXES:
+        raise ValueError(f"`data_format` must be one of {', '.join(map(repr, AXES))}. Received: {data_format!r}")
+    shape, channels, axis = tuple(x.shape), len(preprocessing.mean), AXES[data_format]
     if len(shape) < 3 or shape[axis] not in (channels, None):
         raise ValueError(
-            f"Images must have {channels} channels on axis {axis} (data format "
-            f"{'channels_first' if first else 'channels_last'}). Received an array of shape {shape}."
+            f"Images must have {channels} channels on axis {axis} (data format {data_format!r}). "
+            f"Received an array of shape {shape}."
         )
     _warn_if_normalized(x)
     # One multiplication and one addition: x * scale + offset.
     scale = 1 / (255 * np.array(preprocessing.std))
     offset = -np.array(preprocessing.mean) / np.array(preprocessing.std)
-    scale, offset = (v.astype("float32").reshape((-1, 1, 1) if first else (-1,)) for v in (scale, offset))
+    scale, offset = (v.astype("float32").reshape((-1,) + (1,) * (-1 - axis)) for v in (scale, offset))
     if isinstance(x, np.ndarray):
         return x.astype("float32") * scale + offset
     return keras.ops.cast(x, "float32") * scale + offset

@@ -18,8 +18,13 @@ class SGD(keras.optimizers.SGD):
         super().__init__(*args, **kwargs)
         self.l2 = l2
 
+    def build(self, variables):
+        # TensorFlow hands its own variables to update_step, whose names are not Keras's.
+        self._decayed = {i for i, variable in enumerate(variables) if variable.name == "kernel"}
+        super().build(variables)
+
     def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and variable.name == "kernel":
+        if self.l2 and self._get_variable_index(variable) in self._decayed:
             gradient = keras.ops.add(gradient, keras.ops.multiply(variable, self.l2))
         super().update_step(gradient, variable, learning_rate)
 
