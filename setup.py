@@ -13,7 +13,8 @@ extras = {
     "export": ["tensorflow>=2.18"],
 }
 extras["test"] = [
-    *extras["tensorflow"], *extras["jax"], *extras["training"], "torch==2.13.0", "build", "pytest>=8", "ruff",
+    *extras["tensorflow"], *extras["jax"], *extras["training"], "torch==2.13.0",
+    "build", "pytest>=8", "ruff", "setuptools>=77", "wheel",
 ]
 
 setup(
@@ -25,12 +26,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["keras>=3.10", "numpy", "pillow", "rich"],
+    install_requires=["keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
     packages=["keras_preact", "keras_preact.weights"],
     package_dir={"keras_preact": "keras_preact", "keras_preact.weights": "weights"},
-    package_data={"keras_preact": ["py.typed"], "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md"]},
+    package_data={
+        "keras_preact": ["py.typed", "*.pyi"],
+        "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md", "records/*/*"],
+    },
     entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",

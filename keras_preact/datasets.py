@@ -14,7 +14,7 @@ def load_npz(path):
 
 
 def crop_and_flip(images, padding, rng):
-    """Returns `images` (n, height, width, channels), each padded by zeros, cropped back at random, half of them flipped."""
+    """Returns `images` (n, height, width, channels), padded by zeros, cropped back at random, and half of them flipped."""
     n, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     top, left = rng.integers(0, 2 * padding + 1, (2, n))

@@ -4,8 +4,6 @@ import os
 import warnings
 from typing import NamedTuple
 
-import keras
-
 from keras_preact import costs, preprocessing, pretrained
 from keras_preact.networks import NetworkConfig, ResNet, check_top
 from keras_preact.units import channel_axis
@@ -46,6 +44,8 @@ _DOCSTRING = """Builds {name}: {what}.
 
 
 def _builder(name, config, what):
+    CONFIGS[name], default = config, name.lower()
+
     def build(
         include_top=True,
         weights=None,
@@ -54,7 +54,7 @@ def _builder(name, config, what):
         pooling=None,
         classes=None,
         classifier_activation="softmax",
-        name=name.lower(),
+        name=default,
     ):
         return _build(
             build.__name__, weights, config=config, include_top=include_top, input_tensor=input_tensor,
@@ -71,7 +71,6 @@ def _builder(name, config, what):
             else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
         ),
     )
-    CONFIGS[name] = config
     return build
 
 
@@ -105,7 +104,9 @@ def _build(architecture, weights, classes, **arguments):
 def _check_channels(layers, architecture, input_tensor, input_shape):
     shape = input_shape if input_tensor is None else input_tensor.shape[1:]
     trained = layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
-    if shape is not None and len(shape) == 3 and trained not in (None, shape[channel_axis() if channel_axis() < 0 else 0]):
+    if shape is None or len(shape) != 3 or trained is None:
+        return
+    if trained != shape[-1 if channel_axis() == -1 else 0]:
         raise ValueError(
             f"These weights of {architecture} were trained on images of {trained} channels; give such images, or take "
             f"weights=None. Received: an input of shape {tuple(shape)}"

@@ -1,4 +1,6 @@
 """keras.applications' ResNet50V2 in our layout for it, as a witness from outside."""
+from dataclasses import replace
+
 import keras
 import pytest
 from helpers import images_like, outputs_of, randomize, relative_error
@@ -31,15 +33,23 @@ def theirs():
     return model
 
 
-def ours_with(weights_of, config):
+def ours_with(source, config):
     model = ResNet(config, input_shape=(64, 64, 3), classes=10, classifier_activation=None)
     sources = {their_name(layer.name): layer for layer in model.layers if layer.weights}
-    assert set(sources) == {layer.name for layer in weights_of.layers if layer.weights}
+    assert set(sources) == {layer.name for layer in source.layers if layer.weights}
     for name, layer in sources.items():
-        layer.set_weights(weights_of.get_layer(name).get_weights())
+        layer.set_weights(source.get_layer(name).get_weights())
     return model
 
 
 def test_resnet50v2_agrees(theirs):
     images = images_like((64, 64, 3))
     assert relative_error(outputs_of(ours_with(theirs, CONFIG), images), outputs_of(theirs, images)) < 1e-4
+
+
+@pytest.mark.parametrize("change", [{"stride_on": "conv3x3"}, {"pool_padding": "minus_infinity"}, {"epsilon": 1e-2}],
+                         ids=str)
+def test_other_layouts_do_not_agree(theirs, change):
+    images = images_like((64, 64, 3))
+    wrong = ours_with(theirs, replace(CONFIG, **change))
+    assert relative_error(outputs_of(wrong, images), outputs_of(theirs, images)) > 1e-3

@@ -30,8 +30,8 @@ PREPROCESSING = {
 }
 PAPER = {("PreActResNet20", "cifar10"): (8.75, "Table 6 of [1], the original unit")}
 RESULTS = (
-    "architecture", "tag", "dataset", "error_percent", "paper_error_percent", "paper_source", "runs", "epochs", "recipe",
-    "seed", "selection", "commit", "hardware", "date",
+    "architecture", "tag", "dataset", "error_percent", "paper_error_percent", "paper_source", "runs", "epochs",
+    "recipe", "seed", "selection", "commit", "hardware", "date",
 )
 
 

@@ -1,0 +1,87 @@
+"""The deepest networks of the paper live with Python's default recursion limit, from building to serving."""
+import numpy as np
+import pytest
+from helpers import relative_error, run_python
+
+pytestmark = pytest.mark.slow
+
+DEEPEST = {"1001": "NetworkConfig.cifar(1001, 'bottleneck')", "1202": "NetworkConfig.cifar(1202)"}
+
+BUILD = """
+import sys
+import keras, numpy as np
+from keras_preact.networks import NetworkConfig, ResNet
+
+folder, config, export = sys.argv[1:]
+model = ResNet(eval(config), input_shape=(8, 8, 3), classifier_activation=None)
+for layer in model.layers:
+    if "_conv" in layer.name:  # without batch statistics hundreds of units would double the signal each
+        layer.kernel.assign(layer.kernel * 0.3)
+images = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
+clone = keras.models.clone_model(model)
+clone.set_weights(model.get_weights())
+np.savez(f"{folder}/expected.npz", images=images, outputs=model(images, training=False),
+         clone=clone(images, training=False))
+model.save(f"{folder}/model.keras")
+if export == "export":
+    model.export(f"{folder}/model", verbose=False)
+assert sys.getrecursionlimit() == 1000
+"""
+
+LOAD = """
+import sys
+sys.modules["keras_preact"] = None
+import keras, numpy as np
+
+folder, = sys.argv[1:]
+try:
+    import keras_preact
+    raise SystemExit("keras_preact can be imported")
+except ImportError:
+    pass
+model = keras.saving.load_model(f"{folder}/model.keras")
+np.save(f"{folder}/loaded.npy", model(np.load(f"{folder}/expected.npz")["images"], training=False))
+assert sys.getrecursionlimit() == 1000
+"""
+
+SERVE = """
+import sys
+for name in "keras_preact", "keras":
+    sys.modules[name] = None
+import numpy as np, tensorflow as tf
+
+folder, = sys.argv[1:]
+model = tf.saved_model.load(f"{folder}/model")
+np.save(f"{folder}/served.npy", model.serve(np.load(f"{folder}/expected.npz")["images"]))
+assert sys.getrecursionlimit() == 1000
+"""
+
+
+@pytest.fixture(scope="module", params=DEEPEST)
+def deep(request, tmp_path_factory):
+    """A folder with a deep network as Keras file and SavedModel, an image and its outputs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run_python(BUILD, folder, DEEPEST[request.param], "export" if request.param == "1001" else "", cwd=folder)
+    return folder
+
+
+def expected(folder):
+    arrays = np.load(folder / "expected.npz")
+    assert 0.01 < np.abs(arrays["outputs"]).max() < 100
+    return arrays["outputs"]
+
+
+def test_a_clone_is_the_same(deep):
+    assert relative_error(np.load(deep / "expected.npz")["clone"], expected(deep)) < 1e-4
+
+
+def test_it_opens_with_keras_alone(deep):
+    run_python(LOAD, deep, cwd=deep)
+    assert relative_error(np.load(deep / "loaded.npy"), expected(deep)) < 1e-4
+
+
+def test_it_is_served_by_tensorflow_alone(deep):
+    if not (deep / "model").exists():
+        pytest.skip("one exported network is enough")
+    run_python(SERVE, deep, cwd=deep)
+    assert relative_error(np.load(deep / "served.npy"), expected(deep)) < 1e-4

@@ -1,0 +1,169 @@
+"""The builders: their arguments, and what loading weights into them does."""
+import inspect
+import shutil
+
+import helpers
+import keras
+import numpy as np
+import pytest
+
+import keras_preact as kp
+from keras_preact import models, pretrained
+
+CIFAR, IMAGENET = (20, 32, 44, 56, 110, 1202, 164, 272, 542, 1001), (18, 34, 50, 101, 152, 200, 269)
+IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def source():
+    model = kp.PreActResNet20()
+    helpers.randomize(model, seed=1)
+    return model
+
+
+@pytest.fixture(scope="module", params=[".weights.h5", ".keras"])
+def file(request, source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / f"preact20{request.param}"
+    source.save_weights(path) if request.param == ".weights.h5" else source.save(path)
+    return path
+
+
+def test_every_network_of_the_paper_has_a_builder():
+    names = [f"{family}{depth}" for family in ("PreActResNet", "ResNet") for depth in CIFAR + IMAGENET]
+    assert sorted(models.CONFIGS) == sorted(names)
+    for name in names:
+        assert getattr(kp, name).__name__ == name and name in getattr(kp, name).__doc__
+
+
+def test_the_signature_is_that_of_keras_applications():
+    assert list(inspect.signature(kp.PreActResNet200).parameters) == list(
+        inspect.signature(keras.applications.ResNet50V2).parameters
+    )
+    assert inspect.signature(kp.PreActResNet200).parameters["weights"].default is None
+
+
+@pytest.mark.parametrize("name, units", [
+    ("PreActResNet164", (18, 18, 18)), ("PreActResNet1001", (111, 111, 111)), ("PreActResNet110", (18, 18, 18)),
+    ("PreActResNet1202", (200, 200, 200)), ("PreActResNet200", (3, 24, 36, 3)), ("PreActResNet269", (3, 30, 48, 8)),
+])
+def test_units_in_each_stage(name, units):
+    assert models.CONFIGS[name].units == units
+
+
+def test_list_models():
+    info = {m.name: m for m in kp.list_models("PreAct*")}
+    assert len(info) == 17
+    # shared with the literature: 1.7 M parameters, 0.25 G multiply-adds
+    assert info["PreActResNet110"][:4] == ("PreActResNet110", 1_727_962, 252_887_680, (32, 32))
+    assert info["PreActResNet200"].input_size == (224, 224)
+    assert info["PreActResNet20"].weights == ("cifar10",)
+    with pytest.raises(ValueError, match="No model is named 'VGG16'.*PreActResNet20"):
+        kp.list_models("VGG16")
+
+
+def test_list_weights():
+    (weight,) = kp.list_weights("PreActResNet20")
+    assert (weight.tag, weight.dataset, weight.classes, weight.measured["images"]) == ("cifar10", "cifar10", 10, 10_000)
+    assert kp.list_weights("ResNet18") == []
+
+
+def test_a_file_gives_the_network_it_was_saved_from(source, file):
+    np.testing.assert_array_equal(kp.PreActResNet20(weights=file)(IMAGES), source(IMAGES))
+
+
+def test_other_classes_load_all_but_the_head(source, file):
+    with pytest.warns(UserWarning, match="all layers but 'predictions'.*for 7 classes where the weights have 10"):
+        model = kp.PreActResNet20(weights=str(file), classes=7)
+    loaded, wanted = helpers.weights_of(model), helpers.weights_of(source)
+    assert loaded.pop("predictions/kernel").shape == (64, 7) and loaded.pop("predictions/bias").shape == (7,)
+    for name, value in loaded.items():
+        np.testing.assert_array_equal(value, wanted[name])
+
+
+def test_without_the_top_the_features_are_those_of_the_file(source, file):
+    features = keras.Model(source.input, source.get_layer("avg_pool").output)(IMAGES)
+    np.testing.assert_array_equal(kp.PreActResNet20(include_top=False, weights=file, pooling="avg")(IMAGES), features)
+
+
+def test_a_headless_file_fits_a_headless_network_and_warns_with_a_top(tmp_path):
+    path = tmp_path / "headless.weights.h5"
+    kp.PreActResNet20(include_top=False).save_weights(path)
+    kp.PreActResNet20(include_top=False, weights=path)
+    with pytest.warns(UserWarning, match="initialised at random, for 10 classes where the weights have no such layer"):
+        kp.PreActResNet20(weights=path)
+
+
+def test_weights_of_a_model_that_was_trained_load_without_its_optimizer(source, tmp_path):
+    source.compile(keras.optimizers.SGD(0.0, 0.9), "mse", jit_compile=False)
+    source.optimizer.build(source.trainable_variables)
+    source.save_weights(tmp_path / "trained.weights.h5")
+    np.testing.assert_array_equal(kp.PreActResNet20(weights=tmp_path / "trained.weights.h5")(IMAGES), source(IMAGES))
+
+
+@pytest.mark.parametrize("builder, pattern", [
+    (kp.PreActResNet32, r"stage1_unit4_bn1: not in the file"),
+    (kp.ResNet20, r"stage1_unit1_bn1: not in the file"),
+    (lambda weights: kp.PreActResNet20(weights=weights, input_shape=(32, 32, 1)), "images of 3 channels.*32, 32, 1"),
+])
+def test_a_file_of_another_network_is_refused(builder, pattern, file):
+    with pytest.raises(ValueError, match=pattern):
+        builder(weights=file)
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(source, file):
+    layers = pretrained.read(file)
+    layers["closing_bn"] = [array[:-1] for array in layers["closing_bn"]]
+    model = kp.PreActResNet20()
+    before = helpers.weights_of(model)
+    with pytest.raises(ValueError, match=r"nothing was loaded.*\n  closing_bn: .* shapes 64, .* file 63, "):
+        pretrained.assign(model, layers, "a file")
+    for name, value in helpers.weights_of(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_truncated_file_is_refused(file, tmp_path):
+    path = tmp_path / file.name
+    path.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match="truncated or damaged.*Copy or download it again"):
+        kp.PreActResNet20(weights=path)
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not exist: .*none.weights.h5"):
+        kp.PreActResNet20(weights=tmp_path / "none.weights.h5")
+    (tmp_path / "model.pth").write_bytes(b"x")
+    with pytest.raises(ValueError, match="must name a .weights.h5 or .keras file. Received: .*model.pth"):
+        kp.PreActResNet20(weights=tmp_path / "model.pth")
+
+
+def test_an_unknown_tag_lists_those_there_are():
+    with pytest.raises(ValueError, match="PreActResNet20 has 'cifar10'. Received: 'cifar1000'"):
+        kp.PreActResNet20(weights="cifar1000")
+    with pytest.raises(ValueError, match="ResNet44 has no published weights.*'cifar10', which there is for PreActRes"):
+        kp.ResNet44(weights="cifar10")
+
+
+def test_a_damaged_or_missing_published_file_is_refused(tmp_path, monkeypatch):
+    (weight,) = kp.list_weights("PreActResNet20")
+    path = tmp_path / weight.file
+    shutil.copyfile(pretrained.folder() / weight.file, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=f"damaged: .*{weight.sha256}. Install the package again"):
+        kp.PreActResNet20(weights="cifar10")
+    path.unlink()
+    with pytest.raises(ValueError, match="missing: .*Install the package again"):
+        kp.PreActResNet20(weights="cifar10")
+
+
+@pytest.mark.parametrize("arguments, pattern", [
+    ({"classes": 5, "include_top": False}, "classes=5"),
+    ({"classes": 0}, "positive integer. Received: 0"),
+    ({"pooling": "min"}, "None, 'avg' or 'max'. Received: 'min'"),
+])
+def test_contradictions_are_found_before_the_weights_are_read(arguments, pattern, monkeypatch):
+    monkeypatch.setattr(pretrained, "read", None)
+    with pytest.raises(ValueError, match=pattern):
+        kp.PreActResNet20(weights="cifar10", **arguments)

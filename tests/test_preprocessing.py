@@ -1,0 +1,126 @@
+"""From images to input and from output to labels, against values computed by hand."""
+import io
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_preact as kp
+from keras_preact.preprocessing import LABELS, load_image, normalize
+
+HALF = kp.Preprocessing(mean=(0.5, 0.4, 0.0), std=(0.5, 0.2, 0.1), size=(4, 4))
+# (255/255 - 0.5) / 0.5, (102/255 - 0.4) / 0.2, (51/255 - 0) / 0.1
+PIXEL, NORMALIZED = [255, 102, 51], [1.0, 0.0, 2.0]
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(pixels)).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+def test_normalize_by_hand_and_without_changing_the_argument(dtype):
+    x = np.full((2, 3, 5, 3), PIXEL, dtype)
+    before = x.copy()
+    y = normalize(x, HALF)
+    assert y.dtype == "float32"
+    np.testing.assert_allclose(y, np.broadcast_to(NORMALIZED, x.shape), atol=1e-6)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_normalize_channels_first_and_single_images():
+    x = np.broadcast_to(np.uint8(PIXEL)[:, None, None], (3, 4, 6))
+    np.testing.assert_allclose(normalize(x, HALF, "channels_first")[:, 1, 1], NORMALIZED, atol=1e-6)
+
+
+def test_normalize_backend_tensors():
+    x = keras.ops.convert_to_tensor(np.full((1, 2, 2, 3), PIXEL, "uint8"))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(normalize(x, HALF))[0, 0, 0], NORMALIZED, atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [np.linspace(-1, 1, 12), np.linspace(0, 1, 12)])
+def test_normalizing_twice_or_scaled_values_warns(x):
+    with pytest.warns(UserWarning, match="from 0 to 255 are expected, and these lie between"):
+        kp.preprocess_input(np.float32(x).reshape(2, 2, 3))
+
+
+def test_black_images_do_not_warn():
+    kp.preprocess_input(np.zeros((1, 2, 2, 3), "float32"))
+
+
+def test_wrong_channels_are_refused():
+    with pytest.raises(ValueError, match=r"3 channels on axis -1 .*\(2, 8, 8, 1\)"):
+        normalize(np.zeros((2, 8, 8, 1), "uint8"), HALF)
+    with pytest.raises(ValueError, match=r"3 channels on axis -3 .*\(2, 8, 8, 3\)"):
+        normalize(np.zeros((2, 8, 8, 3), "uint8"), HALF, "channels_first")
+
+
+def test_a_tag_stands_for_what_its_weights_were_trained_with():
+    x = np.full((1, 1, 1, 3), 128, "uint8")
+    expected = (128 / 255 - np.array([0.4914, 0.4822, 0.4465])) / [0.2470, 0.2435, 0.2616]
+    np.testing.assert_allclose(kp.preprocess_input(x)[0, 0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(kp.preprocess_input(x, HALF), normalize(x, HALF))
+    with pytest.raises(ValueError, match="tag of the index: 'cifar10'.* Received: 'cifar'"):
+        kp.preprocess_input(x, weights="cifar")
+
+
+def test_decode_predictions():
+    predictions = np.array([[0.1, 0.7, 0.2], [0.3, 0.3, 0.4]])
+    assert kp.decode_predictions(predictions, top=2, weights=["a", "b", "c"]) == [
+        [("b", 0.7), ("c", 0.2)], [("c", 0.4), ("a", 0.3)],
+    ]
+    assert len(kp.decode_predictions(np.eye(10), top=20)[0]) == 10
+    assert kp.decode_predictions(np.eye(10), top=1)[9] == [("truck", 1.0)]
+    with pytest.raises(ValueError, match=r"\(batch, 10\).* Received shape: \(2, 3\)"):
+        kp.decode_predictions(predictions)
+
+
+def test_label_sets():
+    assert LABELS["cifar10"][3] == "cat" and len(LABELS["cifar10"]) == 10
+    assert LABELS["cifar100"][0] == "apple" and LABELS["cifar100"][99] == "worm" and len(LABELS["cifar100"]) == 100
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3))
+    np.testing.assert_array_equal(load_image(png(pixels), HALF), pixels)
+
+
+def test_a_wide_image_is_resized_by_its_shorter_side_and_cropped_at_its_centre():
+    # Columns 0..15 as they are, 8 rows: half the size is 4 x 8, of which columns 2 to 5 stay, the means of pairs.
+    pixels = np.broadcast_to(np.arange(16)[None, :, None] * 16, (8, 16, 3))
+    box = kp.Preprocessing(HALF.mean, HALF.std, (4, 4), interpolation="nearest")
+    np.testing.assert_array_equal(load_image(png(pixels), box)[0, :, 0] // 32, [2, 3, 4, 5])
+
+
+def test_the_crop_fraction_enlarges_what_is_cropped():
+    pixels = np.broadcast_to(np.arange(8)[None, :, None] * 30, (8, 8, 3))
+    half = kp.Preprocessing(HALF.mean, HALF.std, (4, 4), crop=0.5)
+    np.testing.assert_array_equal(load_image(png(pixels), half)[0, :, 0], [60, 90, 120, 150])
+
+
+def test_grey_and_transparent_images_become_rgb():
+    assert load_image(png(np.full((4, 4), 7)), HALF).tolist() == np.full((4, 4, 3), 7).tolist()
+    assert load_image(png(np.full((4, 4, 4), 7)), HALF).shape == (4, 4, 3)
+
+
+def test_images_are_turned_upright():
+    pixels = np.zeros((4, 4, 3), "uint8")
+    pixels[0] = 255
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    assert load_image(file, HALF)[:, 0, 0].tolist() == [0, 0, 0, 255]
+
+
+@pytest.mark.parametrize("change, pattern", [
+    ({"std": (0.5, 0.2)}, "one value for each channel"),
+    ({"std": (0.5, 0.2, 0.0)}, "positive"),
+    ({"crop": 1.5}, "at most 1. Received: 1.5"),
+    ({"interpolation": "area"}, "'bilinear'.*Received: 'area'"),
+])
+def test_impossible_preprocessing_is_refused(change, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        kp.Preprocessing(**({"mean": HALF.mean, "std": HALF.std, "size": (4, 4)} | change))

@@ -1,0 +1,79 @@
+"""The published weights and their index."""
+import csv
+import hashlib
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_preact as kp
+from keras_preact import pretrained
+
+# Wrong among the 1,000 images of the sample, every tenth of the test set; counted when the weight was made.
+WRONG = {("PreActResNet20", "cifar10"): None}
+
+
+@pytest.fixture(scope="module")
+def sample(request):
+    data = request.path.parent / "data"
+    sheet = np.asarray(Image.open(data / "cifar10_sample.webp").convert("RGB"))
+    images = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(1000, 32, 32, 3)
+    return images, np.array([int(c) for c in json.loads((data / "cifar10_sample.json").read_text())["labels"]])
+
+
+@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
+    images, labels = sample
+    model = getattr(kp, weight.architecture)(weights=weight.tag)
+    x = kp.preprocess_input(images, weight.tag, weight.architecture)
+    predicted = keras.ops.convert_to_numpy(model.predict_on_batch(x)).argmax(1)
+    assert (predicted != labels).sum() == WRONG[weight.architecture, weight.tag]
+
+
+@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+def test_an_index_entry_is_complete_and_true(weight):
+    path = pretrained.folder() / weight.file
+    content = path.read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (weight.size, weight.sha256)
+    assert len(content) <= 8_000_000
+    assert weight.measured["selection"] == "last epoch"
+    assert weight.measured["error"] == pytest.approx(100 * weight.measured["wrong"] / weight.measured["images"])
+    assert re.fullmatch("[0-9a-f]{40}", weight.made["commit"])
+    record = pretrained.folder() / weight.made["record"]
+    recipe = json.loads((record / "recipe.json").read_text())
+    for ours, theirs in (("recipe", "name"), ("epochs", "epochs"), ("seed", "seed")):
+        assert weight.made[ours] == recipe[theirs]
+    with open(record / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in log] == list(range(1, recipe["epochs"] + 1))
+    # Another machine rounds otherwise; three images in ten thousand may change sides.
+    assert float(log[-1]["test_error"]) == pytest.approx(weight.measured["error"], abs=0.03)
+
+
+def test_every_weight_has_its_row_of_results():
+    with open(pretrained.folder() / "results.csv", newline="") as file:
+        rows = {(row["architecture"], row["tag"]): row for row in csv.DictReader(file)}
+    assert rows.keys() == {(w.architecture, w.tag) for w in pretrained.index()}
+    for weight in pretrained.index():
+        row = rows[weight.architecture, weight.tag]
+        assert float(row["error_percent"]) == weight.measured["error"]
+        assert row["commit"] == weight.made["commit"]
+
+
+def test_the_first_weight_meets_its_bar():
+    assert pretrained.find("PreActResNet20", "cifar10").measured["error"] <= 8.75
+
+
+def test_weights_of_one_tag_that_differ_ask_for_the_model(monkeypatch):
+    (weight,) = kp.list_weights("PreActResNet20")
+    other = vars(weight) | {"architecture": "PreActResNet32", "preprocessing": kp.Preprocessing((0,), (1,), (8, 8))}
+    both = (weight, pretrained.Weight(**other))
+    monkeypatch.setattr(pretrained, "index", lambda: both)
+    with pytest.raises(ValueError, match="name the architecture, `model=`, as one of 'PreActResNet20', 'PreActRes"):
+        kp.preprocess_input(np.zeros((1, 8, 8, 1), "uint8"))
+    np.testing.assert_allclose(
+        kp.preprocess_input(np.full((1, 8, 8, 1), 51, "uint8"), model="PreActResNet32")[0, 0, 0], 0.2
+    )

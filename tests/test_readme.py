@@ -1,0 +1,45 @@
+"""What the README says works, run as it stands there."""
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def sample(monkeypatch, tmp_path):
+    """Small stand-ins for the data a block downloads, and a folder for what it writes."""
+    data = ROOT / "tests" / "data"
+    images = np.asarray(Image.open(data / "cifar10_sample.webp").convert("RGB"))[:64, :1280]
+    images = images.reshape(2, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(80, 32, 32, 3)
+    labels = np.array([int(c) for c in json.loads((data / "cifar10_sample.json").read_text())["labels"][:80]])
+    split = (images[:64], labels[:64, None]), (images[64:], labels[64:, None])
+    monkeypatch.setattr(keras.datasets.cifar100, "load_data", lambda: split)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.sub(r"\W+", " ", block)[:40])
+@pytest.mark.filterwarnings("ignore:.*all layers but 'predictions' were loaded:UserWarning")
+def test_python_blocks_run(block, sample, capsys):
+    exec(block, {})
+    if "decode_predictions" in block:
+        assert re.match(r"\[\[\('cat', 0\.\d+\), ", capsys.readouterr().out)
+    if ".save(" in block:
+        assert keras.saving.load_model(sample / "cifar100.keras").output_shape == (None, 100)
+
+
+def test_the_output_shown_is_the_output_printed(capsys, monkeypatch):
+    from keras_preact import cli
+
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["classify", "examples/images"]) == 0
+    assert capsys.readouterr().out.strip() in README
