@@ -9,7 +9,7 @@ exec((HERE / "keras_preact" / "version.py").read_text(), version)
 extras = {
     "tensorflow": ["tensorflow>=2.18"],
     "jax": ["jax>=0.4.30"],
-    "training": ["matplotlib"],
+    "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
 }
 extras["test"] = [

@@ -1,7 +1,9 @@
 """The console command `keras-preact`; every verb is one call into the package, which loads only when it is needed."""
 import argparse
+import dataclasses
 import difflib
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -24,7 +26,8 @@ def main(arguments=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="keras-preact", description="Pre-activation ResNets: list and inspect them, and classify images."
+        prog="keras-preact",
+        description="Pre-activation ResNets: classify images, and list, inspect, train and measure networks.",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -42,6 +45,36 @@ def _parser():
     verb = verbs.add_parser("show", help="show one network: its stages, costs and weights")
     verb.add_argument("name")
     verb.set_defaults(run=_show)
+
+    verb = verbs.add_parser("train", help="train a network by a recipe; the same command goes on where it was stopped")
+    verb.add_argument("model", help="name of a network")
+    verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
+    verb.add_argument("--recipe", default="cifar_paper", help="which; `recipes` lists them (default: %(default)s)")
+    verb.add_argument("--output", required=True, help="folder for the log, checkpoints and final weights")
+    verb.add_argument("--epochs", type=_positive, help="instead of the recipe's; its schedule scales with them")
+    verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
+    verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
+    verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
+    verb.add_argument("--strategy", default="none", help="none, or mirrored for all GPUs (default: %(default)s)")
+    verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
+    verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--hold-out", type=_positive, metavar="IMAGES",
+                      help="measure on so many training images, held out, instead of on the test images")
+    verb.set_defaults(run=_train)
+
+    verb = verbs.add_parser("evaluate", help="measure the test error of a network")
+    verb.add_argument("model", help="name of a network, or the output folder of a training run")
+    verb.add_argument("--weights", help="of a named network: a tag or a file")
+    verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
+    verb.add_argument("--views", default="single", help="single, flip or ten_crop (default: %(default)s)")
+    verb.add_argument("--crop", type=_positive, help="side of the square views in pixels (default: the whole image)")
+    verb.add_argument("--per-class", action="store_true", help="print the error of each class")
+    verb.add_argument("--confusion", metavar="PNG", help="plot the confusion matrix there")
+    verb.set_defaults(run=_evaluate)
+
+    verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
+    verb.add_argument("name", nargs="?", help="of a recipe")
+    verb.set_defaults(run=_recipes)
     return parser
 
 
@@ -176,6 +209,83 @@ def _show(options):
             f"({weight.measured['selection']}), recipe {weight.made['recipe']}, {weight.licence}",
             highlight=False, soft_wrap=True,
         )
+    return 0
+
+
+def _train(options):
+    from keras_preact import datasets, recipes, training
+
+    recipe = recipes.find(options.recipe)
+    changes = dict(_assignment(text, recipe) for text in options.set)
+    for field in ("epochs", "batch_size"):
+        if getattr(options, field):
+            changes[field] = getattr(options, field)
+    engine = training.Engine(options.strategy, options.precision, steps_per_execution=options.steps_per_execution)
+    config = training.config_of(options.model)
+    data = datasets.load(options.data, config.input_size)
+    if options.hold_out:
+        data = data.hold_out(options.hold_out)
+    log = training.train(
+        options.model, data, dataclasses.replace(recipe, **changes), options.output, options.seed, engine
+    )
+    print(f"{log[-1]['test_error']} % test error after the last of {log[-1]['epoch']} epochs; see {options.output}")
+    return 0
+
+
+def _assignment(text, recipe):
+    name, _, value = text.partition("=")
+    fields = [field.name for field in dataclasses.fields(recipe) if field.name not in ("name", "source")]
+    if name not in fields:
+        raise ValueError(f"--set takes FIELD=VALUE with a field among {', '.join(fields)}. Received: {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _evaluate(options):
+    import keras_preact
+    from keras_preact import datasets, evaluation, pretrained, training
+
+    if (Path(options.model) / training.RUN).exists():
+        model, run = training.load_run(options.model)
+        preprocessing = keras_preact.Preprocessing(**run["data"]["preprocessing"])
+    else:
+        model = _builder(options.model)(weights=options.weights)
+        if options.weights is None:
+            raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
+        preprocessing = None
+        if not pretrained.is_path(options.weights):
+            preprocessing = pretrained.find(options.model, options.weights).preprocessing
+    data = datasets.load(options.data, model.input_shape[1:3])
+    crop = options.crop and (options.crop, options.crop)
+    report = evaluation.evaluate(model, data, preprocessing, options.views, crop)
+    print(
+        f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
+        f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"
+    )
+    if options.per_class:
+        from rich.console import Console
+
+        table = _table("Class", "Images", "Error (%)")
+        for label, images, error in report.per_class():
+            table.add_row(label, str(images), f"{error:.2f}")
+        Console().print(table)
+    if options.confusion:
+        report.plot(options.confusion)
+    return 0
+
+
+def _recipes(options):
+    from rich.console import Console
+
+    from keras_preact import recipes
+
+    for recipe in [recipes.find(options.name)] if options.name else recipes.RECIPES.values():
+        values = dataclasses.asdict(recipe)
+        Console().print(f"{values.pop('name')}: {values.pop('source')}", highlight=False, soft_wrap=True)
+        for field, value in values.items() if options.name else ():
+            Console().print(f"  {field} = {json.dumps(value)}", highlight=False)
     return 0
 
 

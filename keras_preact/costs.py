@@ -43,7 +43,7 @@ def stages(config, size=None, classes=None):
         classes: outputs of the head; default 10, or 1000 with the ImageNet stem.
     """
     large = config.stem == "conv7x7_pool"
-    size = tuple(size or ((224, 224) if large else (32, 32)))
+    size = tuple(size or config.input_size)
     order, width = ORDERS[config.order], config.widths[0]
     first = Conv(width, *((7, 2) if large else (3, 1)))
     size = _shrink(size, first.strides)
@@ -63,7 +63,7 @@ def stages(config, size=None, classes=None):
             size = _shrink(size, unit.strides)
         convs = ", ".join(f"{c.kernel}x{c.kernel} {c.filters}" for c in units[-1].convs)
         rows.append(Stage(f"stage{i}", f"[{convs}] x {len(units)}", size, cost))
-    channels, classes = units[-1].filters, classes or (1000 if large else 10)
+    channels, classes = units[-1].filters, classes or config.default_classes
     cost = _bn(order.before, channels) + Cost((channels + 1) * classes, 0, channels * classes)
     rows.append(Stage("head", f"average pool, {classes}-d dense, softmax", (1, 1), cost))
     return rows

@@ -62,10 +62,9 @@ def _builder(name, config, what):
             name=name,
         )
 
-    large = config.stem == "conv7x7_pool"
     build.__name__ = build.__qualname__ = name
     build.__doc__ = _DOCSTRING.format(
-        name=name, what=what, stride=config.stride, size=224 if large else 32, classes=1000 if large else 10,
+        name=name, what=what, stride=config.stride, size=config.input_size[0], classes=config.default_classes,
         reference=(
             'He et al., "Deep Residual Learning for Image Recognition", CVPR 2016' if config.order == "original"
             else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
@@ -183,9 +182,8 @@ def list_models(pattern="*"):
     for name in names:
         config = CONFIGS[name]
         cost = costs.count(config)
-        size = (224, 224) if config.stem == "conv7x7_pool" else (32, 32)
         tags = tuple(weight.tag for weight in pretrained.index() if weight.architecture == name)
-        models.append(ModelInfo(name, cost.parameters, cost.multiply_adds, size, tags))
+        models.append(ModelInfo(name, cost.parameters, cost.multiply_adds, config.input_size, tags))
     return models
 
 

@@ -145,6 +145,16 @@ class NetworkConfig:
         return cls(units, (64, 128, 256, 512), unit, **(canonical | changes))
 
     @property
+    def input_size(self):
+        """(height, width) the network was made for: 32x32, or 224x224 with the ImageNet stem."""
+        return (224, 224) if self.stem == "conv7x7_pool" else (32, 32)
+
+    @property
+    def default_classes(self):
+        """Classes of the data set the network was made for: 10, or 1000 with the ImageNet stem."""
+        return 1000 if self.stem == "conv7x7_pool" else 10
+
+    @property
     def stride(self):
         """Pixels of the input for one of the last feature map, along each side."""
         return 2 ** (len(self.units) - 1) * (4 if self.stem == "conv7x7_pool" else 1)
@@ -263,17 +273,17 @@ def ResNet(
     """
     if not isinstance(config, NetworkConfig):
         raise TypeError(f"`config` must be a NetworkConfig. Received: {config!r} of type {type(config).__name__}")
-    large = config.stem == "conv7x7_pool"
     check_top(include_top, pooling, classes)
-    inputs = _input(config.stride, 224 if large else 32, include_top, input_tensor, input_shape)
+    inputs = _input(config, include_top, input_tensor, input_shape)
     x = features(inputs, config)
     if include_top:
-        x = head(x, classes or (1000 if large else 10), classifier_activation)
+        x = head(x, classes or config.default_classes, classifier_activation)
     elif pooling:
         pool = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
         x = pool(name=f"{pooling}_pool")(x)
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     with _deep_enough(config):
         return keras.Model(inputs, x, name=name)
 
@@ -291,7 +301,7 @@ def check_top(include_top, pooling, classes):
         raise ValueError(f"`classes` must be a positive integer. Received: {classes!r}")
 
 
-def _input(stride, size, include_top, tensor, shape):
+def _input(config, include_top, tensor, shape):
     first = channel_axis() == 1
     if tensor is not None:
         if not keras.backend.is_keras_tensor(tensor):
@@ -303,17 +313,17 @@ def _input(stride, size, include_top, tensor, shape):
             )
         shape = tensor.shape[1:]
     elif shape is None:
-        side = size if include_top else None
-        shape = (3, side, side) if first else (side, side, 3)
+        size = config.input_size if include_top else (None, None)
+        shape = (3, *size) if first else (*size, 3)
     shape = tuple(shape)
     order = "(channels, height, width)" if first else "(height, width, channels)"
     if len(shape) != 3 or shape[0 if first else 2] is None:
         raise ValueError(f"`input_shape` must be {order}, with a number of channels. Received: {shape}")
     sides = shape[1:] if first else shape[:2]
-    if any(side is not None and side < stride for side in sides):
+    if any(side is not None and side < config.stride for side in sides):
         raise ValueError(
-            f"This network halves its feature map down to 1/{stride} of the input, so `input_shape`, {order}, must be "
-            f"at least {stride} pixels high and wide. Received: {shape}"
+            f"This network's last feature map has 1/{config.stride} of the height and width of the input, so "
+            f"`input_shape`, {order}, must be at least {config.stride} pixels high and wide. Received: {shape}"
         )
     return keras.Input(shape) if tensor is None else tensor
 

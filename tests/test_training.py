@@ -1,130 +1,207 @@
-"""Data, optimizer and engine of the training script, against values computed by hand."""
+"""Recipes, optimizer and engine, against values computed by hand."""
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
-from keras_preact.datasets import Batches, crop_and_flip, load_npz
-from keras_preact.networks import NetworkConfig, ResNet
+import keras_preact as kp
+from keras_preact import recipes, training
+from keras_preact.networks import NetworkConfig
 from keras_preact.recipes import RECIPES, Recipe
-from keras_preact.training import SGD, read_log, train
+from keras_preact.training import SGD, Diverged, Engine, read_log, train
 
-
-def test_crops_and_flips_are_windows_of_the_padded_image():
-    images = np.arange(1, 2 * 3 * 4 + 1, dtype="float32").reshape(2, 3, 4, 1)
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    seen = set()
-    for seed in range(200):
-        for n, crop in enumerate(crop_and_flip(images, 1, np.random.default_rng(seed))):
-            windows = {
-                (t, s, f): padded[n, t:t + 3, s:s + 4][:, ::-1 if f else 1]
-                for t in range(3) for s in range(3) for f in (False, True)
-            }
-            (found,) = [key for key, window in windows.items() if np.array_equal(window, crop)]
-            seen.add(found)
-    assert len(seen) == 18  # every offset, flipped and not
-
-
-def test_an_epoch_holds_every_image_once_and_follows_from_the_seed():
-    images = np.arange(64, dtype="float32").reshape(64, 1, 1, 1)
-    batches = Batches(images, np.arange(64), 16, 0, seed=3)
-
-    def epoch():
-        return np.concatenate([batches[i][1] for i in range(len(batches))])
-
-    first = epoch()
-    assert sorted(first) == list(range(64)) and list(first) != list(range(64))
-    batches.on_epoch_end()
-    second = epoch()
-    assert sorted(second) == list(range(64)) and list(first) != list(second)
-    assert list(Batches(images, np.arange(64), 16, 0, seed=3, epoch=1)[0][1]) == list(second[:16])
-    assert list(Batches(images, np.arange(64), 16, 0, seed=4)[0][1]) != list(first[:16])
-
-
-def test_sgd_takes_the_coupled_l2_gradient_on_kernels_alone():
-    rate, momentum, l2 = 0.1, 0.9, 0.01
-    kernel, gamma = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="gamma")
-    optimizer = SGD(rate, momentum, nesterov=True, l2=l2)
-    expected = {}
-    for name, decay in (("kernel", l2), ("gamma", 0.0)):
-        w, v = 2.0, 0.0
-        for gradient in (1.0, -0.5, 0.25):
-            g = gradient + decay * w
-            v = momentum * v - rate * g
-            w += momentum * v - rate * g
-        expected[name] = w
-    for gradient in (1.0, -0.5, 0.25):
-        optimizer.apply([keras.ops.convert_to_tensor([gradient])] * 2, [kernel, gamma])
-    np.testing.assert_allclose(kernel.numpy(), expected["kernel"], rtol=1e-6)
-    np.testing.assert_allclose(gamma.numpy(), expected["gamma"], rtol=1e-6)
+NETWORK = NetworkConfig((1, 1), (4, 6))
+RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", warmup_steps=4, padding=1, nesterov=True)
 
 
 @pytest.fixture(scope="module")
 def data():
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 96)
-    images = rng.integers(0, 128, (96, 8, 8, 3)) + 32 * labels[:, None, None, None]
+    labels = rng.integers(0, 4, 104)
+    images = rng.integers(0, 128, (104, 8, 8, 3)) + 32 * labels[:, None, None, None]
     images, labels = images.astype("uint8"), labels.astype("uint8")
-    return {"x_train": images[:64], "y_train": labels[:64], "x_test": images[64:], "y_test": labels[64:]}
+    return {"x_train": images[:72], "y_train": labels[:72], "x_test": images[72:], "y_test": labels[72:]}
 
 
-RECIPE = dataclasses.replace(RECIPES["cifar_short"], epochs=3, batch_size=16, warmup_epochs=1, padding=1)
+def rates(recipe, steps, at):
+    schedule = recipe.learning_rates(steps)
+    return [float(schedule(step)) for step in at]
+
+
+def test_the_recipe_of_the_paper():
+    """The appendix: 0.1, divided by 10 at 32k and 48k of 64k iterations, after 400 iterations at 0.01."""
+    recipe = RECIPES["cifar_paper"]
+    assert (recipe.batch_size, recipe.momentum, recipe.weight_decay, recipe.nesterov) == (128, 0.9, 1e-4, False)
+    steps = 50_000 // 128
+    assert abs(recipe.epochs * steps - 64_000) < steps
+    drops = [round(recipe.epochs * steps * part) for part in (0.5, 0.75)]
+    assert abs(drops[0] - 32_000) < 100 and abs(drops[1] - 48_000) < 100
+    at = (0, 399, 400, drops[0] - 1, drops[0], drops[1] - 1, drops[1])
+    np.testing.assert_allclose(rates(recipe, steps, at), [0.01, 0.01, 0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+def test_the_recipe_of_the_torch_release():
+    """fb.resnet.torch: the rate falls with the 81st and the 122nd epoch."""
+    at = (0, 80 * 10 - 1, 80 * 10, 121 * 10 - 1, 121 * 10)
+    np.testing.assert_allclose(rates(RECIPES["cifar_torch"], 10, at), [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+def test_a_cosine_rises_linearly_and_falls_to_zero():
+    recipe = dataclasses.replace(RECIPE, epochs=3, warmup_steps=4, learning_rate=0.2)
+    np.testing.assert_allclose(rates(recipe, 4, (0, 2, 4, 8, 12)), [0, 0.1, 0.2, 0.1, 0], atol=1e-7)
+
+
+def test_recipes_are_frozen_and_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPE.epochs = 1
+    with pytest.raises(ValueError, match="`recipe` must be one of 'cifar_paper'.*did you mean 'cifar_paper'"):
+        recipes.find("cifar_papr")
+    for change, pattern in (
+        ({"schedule": "linear"}, "`schedule` must be one of 'steps', 'cosine'. Received: 'linear'"),
+        ({"epochs": 0}, "`epochs` must be positive. Received: 0"),
+        ({"schedule": "steps"}, "give `warmup_rate`"),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            dataclasses.replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+def test_sgd_takes_the_coupled_l2_gradient(decay):
+    rate, momentum, l2, gradients = 0.1, 0.9, 0.01, (1.0, -0.5, 0.25)
+    variables = [keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="gamma")]
+    optimizer = SGD(rate, momentum, nesterov=True, l2=l2, decay=decay)
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])] * 2, variables)
+    for variable, factor in zip(variables, (l2, l2 if decay == "all" else 0.0)):
+        w, v = 2.0, 0.0
+        for gradient in gradients:
+            g = gradient + factor * w
+            v = momentum * v - rate * g
+            w += momentum * v - rate * g
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, rtol=1e-6)
+
+
+def test_the_l2_gradient_acts_in_fit():
+    """With a loss of zero gradient the weights shrink by l2 alone: w (1 - rate * l2), twice."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile(SGD(0.5, l2=0.1), lambda y, p: 0.0 * p, jit_compile=False)
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), batch_size=1, verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0], np.full((2, 1), 0.95**2), rtol=1e-6)
 
 
 class Killed(BaseException):
     pass
 
 
-def run(data, folder, stop_after=None):
-    keras.utils.set_random_seed(5)
-    model = ResNet(NetworkConfig((1, 1), (4, 6)), input_shape=(8, 8, 3), classes=4, classifier_activation=None)
-    fit = model.fit
+def kill(monkeypatch, epoch, before_checkpoint):
+    """Makes training die in an epoch's end: after the line of the log, and after the checkpoint or before it."""
+    on_epoch_end = training._Epochs.on_epoch_end
 
-    def interrupted(*args, callbacks, **kwargs):
-        if stop_after is not None:
-            callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: stop(epoch)))
-        return fit(*args, callbacks=callbacks, **kwargs)
+    def stop(*_):
+        raise Killed
 
-    def stop(epoch):
-        if epoch + 1 == stop_after:
-            raise Killed
+    def die(self, e, logs=None):
+        if e + 1 == epoch and before_checkpoint:
+            self.model.save_weights = stop
+        on_epoch_end(self, e, logs)
+        if e + 1 == epoch:
+            stop()
 
-    model.fit = interrupted
-    train(model, data, lambda x: x / np.float32(255), RECIPE, folder, seed=7)
-    return [np.array(variable) for variable in model.weights + model.optimizer.variables]
+    monkeypatch.setattr(training._Epochs, "on_epoch_end", die)
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, tmp_path):
-    whole = run(data, tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(data, tmp_path / "stopped", stop_after=2)
-    resumed = run(data, tmp_path / "stopped")
-    for a, b in zip(whole, resumed):
+def final(folder):
+    log = [row | {"images_per_second": None} for row in read_log(folder / "log.csv")]
+    return log, kp.load_run(folder)[0].get_weights()
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    train(NETWORK, data, RECIPE, folder, seed=7, verbose=0)
+    return folder
+
+
+@pytest.mark.parametrize("before_checkpoint", [False, True])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(data, whole, tmp_path, before_checkpoint):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill(patch, 2, before_checkpoint)
+        train(NETWORK, data, RECIPE, tmp_path, seed=7, verbose=0)
+    assert len(read_log(tmp_path / "log.csv")) == 2
+    train(NETWORK, data, RECIPE, tmp_path, seed=7, verbose=0)
+    (log, weights), (resumed_log, resumed) = final(whole), final(tmp_path)
+    assert log == resumed_log
+    for a, b in zip(weights, resumed):
         np.testing.assert_array_equal(a, b)
-    logs = [[r | {"seconds": 0} for r in read_log(tmp_path / f / "log.csv")] for f in ("whole", "stopped")]
-    assert logs[0] == logs[1]
-    assert [row["learning_rate"] for row in logs[0]] == ["0.200000", "0.100000", "0.000000"]  # warm-up, then cosine
-    assert json.loads((tmp_path / "whole" / "recipe.json").read_text()) == dataclasses.asdict(RECIPE) | {"seed": 7}
-    for row in logs[0]:
+
+
+def test_what_a_run_leaves_behind(data, whole):
+    log = read_log(whole / "log.csv")
+    assert [row["epoch"] for row in log] == ["1", "2", "3"]
+    for row in log:
         assert re.fullmatch(r"\d+\.\d\d", row["test_error"]) and 0 <= float(row["test_error"]) <= 100
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    run = json.loads((whole / "run.json").read_text())
+    assert run["seed"] == 7 and Recipe(**run["recipe"]) == RECIPE and NetworkConfig(**run["config"]) == NETWORK
+    assert run["data"]["train_images"] == 72 and run["labels"] == ["0", "1", "2", "3"]
+    assert run["environment"]["keras"] == keras.version()
+    assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(whole.glob("new*"))
+    model, _ = kp.load_run(whole)
+    report = kp.evaluate(model, data)
+    assert f"{report.top1_error:.2f}" == log[-1]["test_error"]
 
 
-def test_training_lowers_the_loss(data, tmp_path):
-    run(data, tmp_path)
-    losses = [float(row["loss"]) for row in read_log(tmp_path / "log.csv")]
-    assert losses[-1] < losses[0]
+def test_a_finished_run_is_not_run_again(data, whole):
+    before = (whole / "log.csv").read_bytes()
+    train(NETWORK, data, RECIPE, whole, seed=7, verbose=0)
+    assert (whole / "log.csv").read_bytes() == before
 
 
-def test_a_data_file_must_have_its_four_arrays(tmp_path, data):
-    np.savez(tmp_path / "data.npz", **{k: v for k, v in data.items() if k != "y_test"})
-    with pytest.raises(ValueError, match="must hold x_train, y_train, x_test, y_test.* has no y_test"):
-        load_npz(tmp_path / "data.npz")
+def test_another_run_is_not_written_over(data, whole):
+    changed = dataclasses.replace(RECIPE, weight_decay=0.5)
+    with pytest.raises(ValueError, match="recipe.weight_decay: 0.0001 before, 0.5 now"):
+        train(NETWORK, data, changed, whole, seed=7)
+    with pytest.raises(ValueError, match="\n  seed: 7 before, 8 now"):
+        train(NETWORK, data, RECIPE, whole, seed=8)
 
 
-def test_recipes_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RECIPES["cifar_short"].epochs = 1
-    assert isinstance(RECIPES["cifar_short"], Recipe)
+def test_divergence_stops_with_the_last_good_checkpoint(data, tmp_path):
+    wild = dataclasses.replace(RECIPE, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) by step \d+, at a learning rate of .*Lower the learning rate"):
+        train(NETWORK, data, wild, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "final.weights.h5").exists()
+
+
+@pytest.mark.parametrize("change, pattern", [
+    ({"model": "PreActResNet21"}, "such as PreActResNet.*Received: 'PreActResNet21'"),
+    ({"recipe": "imagenet"}, "`recipe` must be one of 'cifar_paper'"),
+    ({"recipe": dataclasses.replace(RECIPE, batch_size=100)}, "at most the 72 training images of arrays. Received: 100"),
+    ({"output": "/dev/null/run"}, "`output` must be a folder that can be written to"),
+])
+def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    arguments = {"model": NETWORK, "data": data, "recipe": RECIPE, "output": tmp_path / "run"} | change
+    with pytest.raises(ValueError, match=pattern):
+        train(**arguments)
+
+
+def test_an_unknown_strategy_lists_those_there_are():
+    with pytest.raises(ValueError, match="one of 'none', 'mirrored'. Received: 'horovod'"):
+        Engine(strategy="horovod")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
+def test_two_replicas_on_duplicated_data_equal_one(tmp_path, request):
+    script = request.path.parent / "two_replicas.py"
+    done = subprocess.run([sys.executable, script, tmp_path / "run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["difference"] < 1e-6 and found["moved"] > 1e-3
+    assert found["epochs"] == 3
+    assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["error"]

@@ -1,0 +1,45 @@
+"""Fine-tune a pretrained network on a folder of class folders of images, and compare with training from scratch.
+
+    python examples/fine_tune.py flower_photos --epochs 5
+
+Every fifth image of a class is kept for testing.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import keras
+
+import keras_preact as kp
+from keras_preact import datasets
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("folder")
+parser.add_argument("--epochs", type=int, default=5)
+parser.add_argument("--size", type=int, default=64, help="side of the images in pixels (default: 64)")
+parser.add_argument("--output", type=Path, default=Path("fine_tuned"))
+options = parser.parse_args()
+
+data = datasets.load(options.folder, (options.size, options.size))
+x, x_test = (kp.preprocess_input(images, weights="cifar10") for images in (data.x_train, data.x_test))
+classes = len(data.labels)
+
+
+def fit(model, learning_rate):
+    model.compile(keras.optimizers.SGD(learning_rate, 0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, data.y_train, batch_size=32, epochs=options.epochs, verbose=2)
+    return model.evaluate(x_test, data.y_test, verbose=0, return_dict=True)["accuracy"]
+
+
+keras.utils.set_random_seed(1)
+shape = (options.size, options.size, 3)
+scratch = fit(kp.PreActResNet20(input_shape=shape, classes=classes), 0.05)
+
+model = kp.PreActResNet20(weights="cifar10", input_shape=shape, classes=classes)
+kp.freeze(model, until="stage3")
+tuned = fit(model, 0.05)
+print(f"Test accuracy after {options.epochs} epochs: {scratch:.1%} from scratch, {tuned:.1%} fine-tuned")
+
+options.output.mkdir(parents=True, exist_ok=True)
+model.save(options.output / "model.keras")
+(options.output / "labels.json").write_text(json.dumps(data.labels))
