@@ -1,4 +1,7 @@
 """The public names; the package loads each when it is first used."""
+from .evaluation import evaluate as evaluate
+from .finetuning import freeze as freeze
+from .finetuning import unfreeze as unfreeze
 from .models import (
     PreActResNet18 as PreActResNet18,
 )
@@ -119,11 +122,8 @@ from .models import (
 from .networks import NetworkConfig as NetworkConfig
 from .networks import ResNet as ResNet
 from .preprocessing import Preprocessing as Preprocessing
-from .version import __version__ as __version__
-from .evaluation import evaluate as evaluate
-from .finetuning import freeze as freeze
-from .finetuning import unfreeze as unfreeze
 from .recipes import Recipe as Recipe
 from .training import Engine as Engine
 from .training import load_run as load_run
 from .training import train as train
+from .version import __version__ as __version__

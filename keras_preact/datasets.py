@@ -237,7 +237,7 @@ def cut_out(images, side, rng):
 
 
 def mix_up(images, targets, alpha, rng):
-    """Mixes each image and target with another of the batch, by one factor of Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Mixes each image and target with another one, by a factor of Beta(alpha, alpha) (Zhang et al. 2018)."""
     factor, other = np.float32(rng.beta(alpha, alpha)), rng.permutation(len(images))
     return factor * images + (1 - factor) * images[other], factor * targets + (1 - factor) * targets[other]
 

@@ -74,23 +74,21 @@ def _builder(name, config, what):
 
 
 def _build(architecture, weights, classes, **arguments):
-    check_top(arguments["include_top"], arguments["pooling"], classes)
+    top = arguments["include_top"]
+    check_top(top, arguments["pooling"], classes)
     if weights is None:
         return ResNet(classes=classes, **arguments)
-    if pretrained.is_path(weights):
-        path = weights
-    else:
-        path = pretrained.verified(pretrained.find(architecture, weights))
-    layers = pretrained.read(path)
+    is_path = pretrained.is_path(weights)
+    layers = pretrained.read(weights if is_path else pretrained.verified(pretrained.find(architecture, weights)))
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
-    head = layers.get(pretrained.HEAD)
-    new_head = arguments["include_top"] and (head is None or classes not in (None, head[0].shape[-1]))
-    if arguments["include_top"] and classes is None and head is not None:
-        classes = head[0].shape[-1]
+    trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
+    if top and classes is None:
+        classes = trained
+    new_head = top and (trained is None or classes != trained)
     model = ResNet(classes=classes, **arguments)
     pretrained.assign(model, layers, repr(os.fspath(weights)), keep_head=new_head)
     if new_head:
-        had = "no such layer" if head is None else f"{head[0].shape[-1]} classes"
+        had = f"{trained} classes" if trained else "no such layer"
         warnings.warn(
             f"{architecture}: all layers but {pretrained.HEAD!r} were loaded from {weights!r}. That layer was "
             f"initialised at random, for {model.output_shape[-1]} classes where the weights have {had}: train it "

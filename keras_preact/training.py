@@ -101,7 +101,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
         recipe: the name of a recipe, or a `Recipe`.
         output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent), curve.png,
-            tensorboard/ on TensorFlow if TensorBoard is installed, checkpoint.weights.h5 and, at the end, final.weights.h5.
+            tensorboard/ on TensorFlow if TensorBoard is installed, checkpoint.weights.h5 and, at the end,
+            final.weights.h5.
         seed: of the initial weights, the order of the data and its augmentation.
         engine: an `Engine`; default on one device in float32.
         verbose: 0 for silence, 1 for a progress bar with the time left, 2 for a line an epoch; "auto" is 1 in a

@@ -8,7 +8,7 @@ import pytest
 
 def pytest_configure(config):
     # Saving a TensorFlow variable with NumPy 2 warns, in Keras's code.
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
 
 @pytest.fixture

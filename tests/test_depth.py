@@ -15,8 +15,8 @@ from keras_preact.networks import NetworkConfig, ResNet
 folder, config, export = sys.argv[1:]
 model = ResNet(eval(config), input_shape=(8, 8, 3), classifier_activation=None)
 for layer in model.layers:
-    if "_conv" in layer.name:  # without batch statistics hundreds of units would double the signal each
-        layer.kernel.assign(layer.kernel * 0.3)
+    if layer.name.endswith("_bn2"):  # without batch statistics every unit would double the signal
+        layer.gamma.assign(layer.gamma * 0.1)
 images = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
 clone = keras.models.clone_model(model)
 clone.set_weights(model.get_weights())
@@ -50,6 +50,7 @@ for name in "keras_preact", "keras":
     sys.modules[name] = None
 import numpy as np, tensorflow as tf
 
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # takes longer than all the rest
 folder, = sys.argv[1:]
 model = tf.saved_model.load(f"{folder}/model")
 np.save(f"{folder}/served.npy", model.serve(np.load(f"{folder}/expected.npz")["images"]))

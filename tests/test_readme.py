@@ -32,7 +32,7 @@ def sample(monkeypatch, tmp_path):
 def test_python_blocks_run(block, sample, capsys):
     exec(block, {})
     if "decode_predictions" in block:
-        assert re.match(r"\[\[\('cat', 0\.\d+\), ", capsys.readouterr().out)
+        assert re.search(r"\[\[\('cat', 0\.\d+\), ", capsys.readouterr().out)
     if ".save(" in block:
         assert keras.saving.load_model(sample / "cifar100.keras").output_shape == (None, 100)
 

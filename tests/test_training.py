@@ -173,7 +173,7 @@ def test_another_run_is_not_written_over(data, whole):
 
 def test_divergence_stops_with_the_last_good_checkpoint(data, tmp_path):
     wild = dataclasses.replace(RECIPE, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(Diverged, match=r"loss is (nan|inf) by step \d+, at a learning rate of .*Lower the learning rate"):
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) by step \d+, at a learning rate of .*Lower the"):
         train(NETWORK, data, wild, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run" / "final.weights.h5").exists()
 
@@ -181,7 +181,7 @@ def test_divergence_stops_with_the_last_good_checkpoint(data, tmp_path):
 @pytest.mark.parametrize("change, pattern", [
     ({"model": "PreActResNet21"}, "such as PreActResNet.*Received: 'PreActResNet21'"),
     ({"recipe": "imagenet"}, "`recipe` must be one of 'cifar_paper'"),
-    ({"recipe": dataclasses.replace(RECIPE, batch_size=100)}, "at most the 72 training images of arrays. Received: 100"),
+    ({"recipe": dataclasses.replace(RECIPE, batch_size=100)}, "at most the 72 training images .*Received: 100"),
     ({"output": "/dev/null/run"}, "`output` must be a folder that can be written to"),
 ])
 def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, data, tmp_path, monkeypatch):

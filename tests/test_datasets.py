@@ -1,0 +1,186 @@
+"""Data from arrays, .npz files, folders and TensorFlow Datasets, and its augmentation."""
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_preact import datasets
+from keras_preact.datasets import TrainingBatches, crop_and_flip, cut_out, mix_up
+from keras_preact.recipes import Recipe
+
+RECIPE = Recipe("tiny", "a test", epochs=1, batch_size=16, schedule="cosine", padding=0)
+
+
+def arrays(n=64, classes=4):
+    x = np.broadcast_to(np.arange(n, dtype="uint8")[:, None, None, None], (n, 4, 4, 3))
+    return {"x_train": x, "y_train": np.arange(n) % classes, "x_test": x[:8], "y_test": np.arange(8)[:, None] % classes}
+
+
+def test_arrays():
+    data = datasets.load(arrays())
+    assert data.labels == ("0", "1", "2", "3") and data.y_test.shape == (8,)
+    # Pixel values 0 to 63 with equal frequency: mean 31.5, variance (64^2 - 1) / 12.
+    assert data.preprocessing.mean == (round(31.5 / 255, 4),) * 3
+    assert data.preprocessing.std == (round((4095 / 12) ** 0.5 / 255, 4),) * 3
+    assert data.preprocessing.size == (4, 4)
+
+
+def test_npz_of_a_known_data_set_takes_its_labels_and_statistics(tmp_path):
+    np.savez(tmp_path / "cifar10.npz", **arrays(classes=10))
+    data = datasets.load(tmp_path / "cifar10.npz")
+    assert data.labels[3] == "cat" and data.preprocessing.mean == (0.4914, 0.4822, 0.4465)
+
+
+@pytest.mark.parametrize("change, pattern", [
+    ({"y_test": None}, "must hold x_train, y_train, x_test, y_test. arrays has no y_test"),
+    ({"x_train": np.zeros((64, 4, 4, 3))}, "x_train must be uint8 images.*float64 of shape"),
+    ({"y_train": np.zeros(63, int)}, r"an integer label for each of the 64 images.*\(63,\)"),
+    ({"y_train": np.zeros(64)}, "integer label.*float64"),
+    ({"y_test": np.array([0, 1, 9, 0, 0, -1, 0, 0])}, r"between 0 and 3. Received: 9 as y_test\[2\] .*, and 1 more"),
+])
+def test_arrays_that_do_not_belong_together_are_refused(change, pattern):
+    given = {k: v for k, v in (arrays() | change).items() if v is not None}
+    with pytest.raises(ValueError, match=pattern):
+        datasets.load(given)
+
+
+def test_hold_out_takes_the_last_training_images():
+    data = datasets.load(arrays()).hold_out(10)
+    assert len(data.x_train) == 54 and data.x_test[:, 0, 0, 0].tolist() == list(range(54, 64))
+    with pytest.raises(ValueError, match="some of the 54 training images.*Received: 54"):
+        data.hold_out(54)
+
+
+def photo(path, colour, size=(12, 9)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_a_folder_keeps_every_fifth_image_for_testing(tmp_path):
+    for label, colour in (("roses", (200, 0, 0)), ("asters", (0, 0, 200))):
+        for i in range(10):
+            photo(tmp_path / label / f"{i}.jpg", colour, (10 + i, 20))
+    data = datasets.load(tmp_path, (8, 8))
+    assert data.labels == ("asters", "roses")
+    assert (len(data.x_train), len(data.x_test)) == (16, 4) and data.x_train.shape[1:] == (8, 8, 3)
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        assert ((x[:, 4, 4, 0] > 100) == (y == 1)).all()
+
+
+@pytest.mark.parametrize("held", ["test", "val"])
+def test_a_folder_with_a_split_keeps_it(tmp_path, held):
+    for i, part in enumerate(("train", "train", held)):
+        for label in ("a", "b"):
+            photo(tmp_path / part / label / f"{i}.png", (9, 9, 9))
+    data = datasets.load(tmp_path, (8, 8))
+    assert (len(data.x_train), len(data.x_test)) == (4, 2)
+
+
+def test_unreadable_images_are_counted_and_named(tmp_path):
+    for label in ("a", "b"):
+        for i in range(5):
+            photo(tmp_path / label / f"{i}.png", (9, 9, 9))
+    for name in ("x.png", "y.txt"):
+        (tmp_path / "b" / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"2 files in .* cannot be read as images; remove them:\n  .*x.png\n  .*y.txt"):
+        datasets.load(tmp_path, (8, 8))
+
+
+def test_empty_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="must hold a folder of images for each class"):
+        datasets.load(tmp_path, (8, 8))
+    photo(tmp_path / "a" / "0.png", (9, 9, 9))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match="The class folder .*b has no images to train with"):
+        datasets.load(tmp_path, (8, 8))
+    with pytest.raises(ValueError, match="need a size"):
+        datasets.load(tmp_path)
+
+
+def test_unknown_data_is_refused(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match="no .npz file, no folder and no TensorFlow data set named 'cifar1000'"):
+        datasets.load("cifar1000")
+    with pytest.raises(ValueError, match="There is no data file .*none.npz"):
+        datasets.load(tmp_path / "none.npz")
+
+
+def test_an_unprepared_tensorflow_data_set_says_how_to_prepare_it(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=r"'cifar10' is not prepared in .*tfds.load\('cifar10'\)"):
+        datasets.load("cifar10")
+
+
+def test_tensorflow_data_sets_are_read_offline():
+    """On a machine that has it: the real CIFAR-10, whose first test images are a cat and two ships."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    if not tfds.builder("cifar10").data_path.exists():
+        pytest.skip("CIFAR-10 is not prepared: python -c \"import tensorflow_datasets as tfds; tfds.load('cifar10')\"")
+    data = datasets.load("cifar10")
+    assert (len(data.x_train), len(data.x_test)) == (50_000, 10_000)
+    assert np.bincount(data.y_test).tolist() == [1000] * 10
+    mean, std = datasets._statistics(data.x_train)
+    np.testing.assert_allclose(mean, data.preprocessing.mean, atol=2e-4)
+    np.testing.assert_allclose(std, data.preprocessing.std, atol=2e-4)
+
+
+def test_crops_and_flips_are_windows_of_the_padded_image():
+    images = np.arange(1, 2 * 3 * 4 + 1, dtype="float32").reshape(2, 3, 4, 1)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    seen = set()
+    for seed in range(200):
+        for n, crop in enumerate(crop_and_flip(images, 1, np.random.default_rng(seed))):
+            windows = {
+                (t, s, f): padded[n, t:t + 3, s:s + 4][:, ::-1 if f else 1]
+                for t in range(3) for s in range(3) for f in (False, True)
+            }
+            (found,) = [key for key, window in windows.items() if np.array_equal(window, crop)]
+            seen.add(found)
+    assert len(seen) == 18  # every offset, flipped and not
+
+
+def test_cutout_is_a_square_around_a_point_of_the_image():
+    areas = set()
+    for seed in range(100):
+        image = cut_out(np.ones((1, 6, 6, 2)), 4, np.random.default_rng(seed))[0]
+        rows, columns = np.nonzero(image[..., 0] == 0)
+        assert (image[rows.min():rows.max() + 1, columns.min():columns.max() + 1] == 0).all()
+        areas.add(len(rows))
+    assert max(areas) == 16 and min(areas) == 4  # whole inside; a quarter in a corner
+
+
+def test_mixup_mixes_targets_as_it_mixes_images():
+    targets = np.eye(8, dtype="float32")
+    images, mixed = mix_up(targets.reshape(8, 8, 1, 1), targets, 1.0, np.random.default_rng(2))
+    np.testing.assert_array_equal(images.reshape(8, 8), mixed)
+    np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-6)
+    assert len(np.unique(np.round(mixed[mixed > 0], 5))) <= 3  # the factor, the rest, and 1 for an image with itself
+
+
+def test_an_epoch_holds_every_image_once_and_follows_from_the_seed():
+    data = datasets.load(arrays())
+
+    def epoch(batches):
+        images = np.concatenate([batches[i][0][:, 0, 0, 0] for i in range(len(batches))])
+        return np.round((images * data.preprocessing.std[0] + data.preprocessing.mean[0]) * 255).astype(int).tolist()
+
+    batches = TrainingBatches(data, RECIPE, seed=3)
+    first = epoch(batches)
+    assert sorted(first) == list(range(64)) != first
+    batches.on_epoch_end()
+    second = epoch(batches)
+    assert sorted(second) == list(range(64)) and first != second
+    assert epoch(TrainingBatches(data, RECIPE, seed=3, epoch=1)) == second
+    assert epoch(TrainingBatches(data, RECIPE, seed=4)) != first
+
+
+def test_targets_are_one_hot_and_smoothed_as_asked():
+    data = datasets.load(arrays())
+    images, targets = TrainingBatches(data, RECIPE, seed=0)[0]
+    assert targets.shape == (16, 4) and (targets.sum(1) == 1).all() and set(targets.ravel()) == {0, 1}
+    value = np.round((images[:, 0, 0, 0] * data.preprocessing.std[0] + data.preprocessing.mean[0]) * 255).astype(int)
+    np.testing.assert_array_equal(targets.argmax(1), value % 4)
+    _, smooth = TrainingBatches(data, dataclasses.replace(RECIPE, label_smoothing=0.1), seed=0)[0]
+    np.testing.assert_allclose(np.sort(smooth[0]), [0.025, 0.025, 0.025, 0.925], rtol=1e-6)
