@@ -55,10 +55,10 @@ def _parser():
     verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
     verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    verb.add_argument("--strategy", default="none", help="none, or mirrored for all GPUs (default: %(default)s)")
+    verb.add_argument("--strategy", default="none", help="none, mirrored (all GPUs) or multi-worker (default: %(default)s)")
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
-    verb.add_argument("--hold-out", type=_positive, metavar="IMAGES",
+    verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
     verb.set_defaults(run=_train)
 
@@ -213,7 +213,7 @@ def _show(options):
 
 
 def _train(options):
-    from keras_preact import datasets, recipes, training
+    from keras_preact import recipes, training
 
     recipe = recipes.find(options.recipe)
     changes = dict(_assignment(text, recipe) for text in options.set)
@@ -221,12 +221,9 @@ def _train(options):
         if getattr(options, field):
             changes[field] = getattr(options, field)
     engine = training.Engine(options.strategy, options.precision, steps_per_execution=options.steps_per_execution)
-    config = training.config_of(options.model)
-    data = datasets.load(options.data, config.input_size)
-    if options.hold_out:
-        data = data.hold_out(options.hold_out)
     log = training.train(
-        options.model, data, dataclasses.replace(recipe, **changes), options.output, options.seed, engine
+        options.model, options.data, dataclasses.replace(recipe, **changes), options.output, options.seed, engine,
+        options.hold_out,
     )
     print(f"{log[-1]['test_error']} % test error after the last of {log[-1]['epoch']} epochs; see {options.output}")
     return 0

@@ -27,8 +27,11 @@ class Engine:
     """How a recipe is run, which leaves what it computes the same up to rounding.
 
     Args:
-        strategy: "none", or "mirrored" for every GPU of this machine by `tf.distribute.MirroredStrategy`; batch
-            normalization stays per device, as in the paper.
+        strategy: "none"; "mirrored" for every GPU of this machine by `tf.distribute.MirroredStrategy`; or
+            "multi-worker" for several machines by `tf.distribute.MultiWorkerMirroredStrategy`, which takes the cluster
+            from the environment variable TF_CONFIG and runs the same command on each, `output` on a shared disk. The
+            batch is shared out, and batch normalization stays per device, as in the paper; its moving statistics are
+            averaged over the devices after each epoch.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, which is slower on CPUs with TensorFlow.
         steps_per_execution: training steps in one call of the compiled function.
@@ -47,17 +50,77 @@ class Engine:
 
 
 def _mirrored():
+    return _tensorflow("mirrored").distribute.MirroredStrategy()
+
+
+def _multi_worker():
+    tf = _tensorflow("multi-worker")
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        cluster = json.loads(text)
+        workers, index = cluster["cluster"]["worker"], cluster["task"]["index"]
+        workers[index]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            "strategy='multi-worker' wants TF_CONFIG to name the workers and which of them this is, as in "
+            '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: {text!r} ({type(error).__name__}: {error})"
+        ) from error
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tensorflow(strategy):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "strategy='mirrored' is TensorFlow's: set KERAS_BACKEND=tensorflow. "
+            f"strategy={strategy!r} is TensorFlow's: set KERAS_BACKEND=tensorflow. "
             f"Received: the backend {keras.backend.backend()!r}"
         )
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy()
+    return tf
 
 
-STRATEGIES = {"none": lambda: None, "mirrored": _mirrored}
+STRATEGIES = {"none": lambda: None, "mirrored": _mirrored, "multi-worker": _multi_worker}
+
+
+class _MultiWorkerModel(keras.Model):
+    """A network that `fit` can train under MultiWorkerMirroredStrategy, which plain Keras models cannot (keras#20585).
+
+    What fit builds metrics from are values of all replicas, which have no shape; and it averages the results of a step
+    over an axis that scalars lack.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        shapes = (1, *self.input_shape[1:]), (1, *self.output_shape[1:])
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=tuple(keras.ops.zeros(shape) for shape in shapes))
+
+    def train_step(self, data):
+        return {name: keras.ops.reshape(value, (1,)) for name, value in super().train_step(data).items()}
+
+    def test_step(self, data):
+        return {name: keras.ops.reshape(value, (1,)) for name, value in super().test_step(data).items()}
+
+
+class _AverageStatistics(keras.callbacks.Callback):
+    """Averages the moving statistics of batch normalization over the replicas, after each epoch of training."""
+
+    def __init__(self, strategy):
+        super().__init__()
+        self.strategy = strategy
+
+    def on_test_begin(self, logs=None):
+        import tensorflow as tf
+
+        statistics = [variable.value for variable in self.model.non_trainable_variables if "moving" in variable.name]
+
+        @tf.function
+        def average():
+            replica = tf.distribute.get_replica_context()
+            for variable, mean in zip(statistics, replica.all_reduce("MEAN", [v.read_value() for v in statistics])):
+                variable.assign(mean)
+
+        self.strategy.run(average)
 
 
 class SGD(keras.optimizers.SGD):
@@ -91,7 +154,7 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, verbose="auto"):
+def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, hold_out=0, verbose="auto"):
     """Trains a network by a recipe, or goes on where the same call was stopped before.
 
     An interrupted run ends with the weights and the log of an uninterrupted one on the same machine, to the bit.
@@ -105,6 +168,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
             final.weights.h5.
         seed: of the initial weights, the order of the data and its augmentation.
         engine: an `Engine`; default on one device in float32.
+        hold_out: measure on so many training images, held out, instead of on the test images: what hyper-parameters
+            are to be chosen on.
         verbose: 0 for silence, 1 for a progress bar with the time left, 2 for a line an epoch; "auto" is 1 in a
             terminal and 2 elsewhere.
 
@@ -121,20 +186,24 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     config = config_of(model)
     strategy = STRATEGIES[engine.strategy]()
     data = datasets.load(data, config.input_size)
+    if hold_out:
+        data = data.hold_out(hold_out)
     _check_batch(recipe, data, strategy)
     run = _describe(model, config, data, recipe, seed, engine)
     folder, steps = Path(output), len(data.x_train) // recipe.batch_size
-    _claim(folder, run)
+    chief = strategy is None or strategy.extended.should_checkpoint
+    if chief:
+        _claim(folder, run)
 
     if verbose == "auto":
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 0 if not chief else 1 if sys.stdout.isatty() else 2
     keras.utils.set_random_seed(seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(engine.precision)
     try:
         with strategy.scope() if strategy else nullcontext():
             rates = recipe.learning_rates(steps)
-            network = _compiled(config, data, recipe, rates, engine)
+            network = compiled(config, data, recipe, rates, engine)
             epoch = _restore(network, folder) // steps
     finally:
         keras.config.set_dtype_policy(policy)
@@ -142,12 +211,13 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         network.fit(
             datasets.TrainingBatches(data, recipe, seed, epoch), epochs=recipe.epochs, initial_epoch=epoch,
             shuffle=False, verbose=verbose, validation_data=datasets.test_split(data), validation_batch_size=500,
-            callbacks=_callbacks(folder, rates, len(data.x_train)),
+            callbacks=_callbacks(folder, rates, len(data.x_train), strategy, chief),
         )
-    # The same graph without its optimizer.
-    _replace(folder / FINAL, keras.Model(network.inputs, network.outputs).save_weights)
     log = read_log(folder / LOG)
-    plot(log, folder / CURVE, f"{run['model']} on {data.name}, {recipe.name}")
+    if chief:
+        # The same graph without its optimizer.
+        replace(folder / FINAL, keras.Model(network.inputs, network.outputs).save_weights)
+        plot(log, folder / CURVE, f"{run['model']} on {data.name}, {recipe.name}")
     return log
 
 
@@ -232,7 +302,7 @@ def _claim(folder, run):
                 + "\n  ".join(differences)
             )
     else:
-        _replace(path, lambda new: Path(new).write_text(json.dumps(run, indent=2) + "\n"))
+        replace(path, lambda new: Path(new).write_text(json.dumps(run, indent=2) + "\n"))
 
 
 def _differences(before, now, name=""):
@@ -244,11 +314,13 @@ def _differences(before, now, name=""):
         yield f"{name}: {before!r} before, {now!r} now"
 
 
-def _compiled(config, data, recipe, rates, engine):
+def compiled(config, data, recipe, rates, engine):
     shape = data.x_train.shape[1:]
     if keras.config.image_data_format() == "channels_first":
         shape = (shape[2], *shape[:2])
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
+    if engine.strategy == "multi-worker":
+        network = _MultiWorkerModel(network.inputs, network.outputs, name=network.name)
     network.compile(
         SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
         keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -276,8 +348,12 @@ def _restore(network, folder):
     return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
 
 
-def _callbacks(folder, rates, images):
-    callbacks = [_StopOnDivergence(folder, rates), _Epochs(folder, rates, images)]
+def _callbacks(folder, rates, images, strategy, chief):
+    callbacks = [_AverageStatistics(strategy)] if strategy else []
+    callbacks.append(_StopOnDivergence(folder, rates))
+    if not chief:
+        return callbacks
+    callbacks.append(_Epochs(folder, rates, images))
     if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
     return callbacks
@@ -339,18 +415,18 @@ class _Epochs(keras.callbacks.Callback):
             "images_per_second": f"{self.images / (self.trained - self.start):.0f}",
         }
         rows = [old for old in read_log(self.folder / LOG) if int(old["epoch"]) <= epoch] + [row]
-        _replace(self.folder / LOG, lambda new: _write_csv(new, rows))
-        _replace(self.folder / CHECKPOINT, self.model.save_weights)
+        replace(self.folder / LOG, lambda new: write_csv(new, rows))
+        replace(self.folder / CHECKPOINT, self.model.save_weights)
 
 
-def _write_csv(path, rows):
+def write_csv(path, rows):
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _replace(path, write):
+def replace(path, write):
     """Calls `write` with a temporary name beside `path`, and renames the file it writes: whole or not at all."""
     new = path.with_name(f"new-{path.name}")
     write(new)
@@ -378,7 +454,7 @@ def plot(log, path, title):
     right.set(ylabel="test error (%)", ylim=(0, None))
     figure.legend(loc="upper right", bbox_to_anchor=(0.88, 0.88))
     figure.tight_layout()
-    _replace(Path(path), lambda new: figure.savefig(new, dpi=100))
+    replace(Path(path), lambda new: figure.savefig(new, dpi=100))
     plt.close(figure)
 
 

@@ -43,12 +43,13 @@ def test_an_index_entry_is_complete_and_true(weight):
     assert weight.measured["error"] == pytest.approx(100 * weight.measured["wrong"] / weight.measured["images"])
     assert re.fullmatch("[0-9a-f]{40}", weight.made["commit"])
     record = pretrained.folder() / weight.made["record"]
-    recipe = json.loads((record / "recipe.json").read_text())
-    for ours, theirs in (("recipe", "name"), ("epochs", "epochs"), ("seed", "seed")):
-        assert weight.made[ours] == recipe[theirs]
+    run = json.loads((record / "run.json").read_text())
+    assert (weight.architecture, weight.made["seed"]) == (run["model"], run["seed"])
+    assert (weight.made["recipe"], weight.made["epochs"]) == (run["recipe"]["name"], run["recipe"]["epochs"])
+    assert weight.preprocessing == kp.Preprocessing(**run["data"]["preprocessing"])
     with open(record / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in log] == list(range(1, recipe["epochs"] + 1))
+    assert [int(row["epoch"]) for row in log] == list(range(1, weight.made["epochs"] + 1))
     # Another machine rounds otherwise; three images in ten thousand may change sides.
     assert float(log[-1]["test_error"]) == pytest.approx(weight.measured["error"], abs=0.03)
 

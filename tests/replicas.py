@@ -1,0 +1,98 @@
+"""Trains a tiny network on replicas, in a process of its own: they must be set up before TensorFlow starts.
+
+    replicas.py duplicated          one step on two replicas of duplicated data, against a step on one
+    replicas.py mirrored FOLDER     `train` on two logical CPU devices
+    replicas.py worker FOLDER DIE   `train` as the worker that TF_CONFIG names, killed at the end of epoch DIE
+
+The last line of output is JSON; FOLDER also gets the weights of each process, statistics included.
+"""
+import dataclasses
+import json
+import os
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact import training
+from keras_preact.networks import NetworkConfig
+from keras_preact.recipes import Recipe
+
+NETWORK = NetworkConfig((1, 1), (4, 6))
+RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", padding=1)
+
+
+def two_devices():
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def duplicated():
+    two = two_devices()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 8, 8, 3)).astype("float32"), np.eye(4, dtype="float32")[rng.integers(0, 4, 8)]
+
+    def weights_after(steps, strategy, x, y):
+        keras.utils.set_random_seed(3)
+        with strategy.scope() if strategy else nullcontext():
+            data = SimpleNamespace(x_train=x, labels=range(4))
+            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine())
+        network.fit(x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
+        return network.get_weights()
+
+    one = weights_after(3, None, x, y)
+    both = weights_after(3, two, np.concatenate([x, x]), np.concatenate([y, y]))
+    start = weights_after(0, None, x, y)
+    return {
+        "difference": max(float(np.abs(a - b).max()) for a, b in zip(one, both)),
+        "moved": max(float(np.abs(a - b).max()) for a, b in zip(one, start)),
+    }
+
+
+def trained(strategy, folder, name, die=0):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3)).astype("uint8"), np.arange(40) % 4
+    data = {"x_train": images[:32], "y_train": labels[:32], "x_test": images[32:], "y_test": labels[32:]}
+    engine, networks = training.Engine(strategy), []
+    compiled, average = training.compiled, training._AverageStatistics
+
+    class DyingAverage(average):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch + 1 == die:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    training.compiled = lambda *args: networks.append(compiled(*args)) or networks[-1]
+    training._AverageStatistics = DyingAverage
+    try:
+        odd = dataclasses.replace(RECIPE, batch_size=15)
+        training.train(NETWORK, data, odd, f"{folder}-odd", engine=engine)
+    except ValueError as error:
+        refused = str(error)
+    log = training.train(NETWORK, data, RECIPE, folder, engine=engine, verbose=0)
+    np.savez(Path(folder) / f"{name}.npz", *[keras.ops.convert_to_numpy(v.value) for v in networks[-1].weights])
+    return {"epochs": len(log), "refused": refused}
+
+
+def main(mode, folder=None, die="0"):
+    if mode == "duplicated":
+        found = duplicated()
+    elif mode == "mirrored":
+        strategy = two_devices()
+        training.STRATEGIES["mirrored"] = lambda: strategy
+        found = trained("mirrored", folder, "mirrored")
+    else:
+        strategy = training.STRATEGIES["multi-worker"]()
+        training.STRATEGIES["multi-worker"] = lambda: strategy
+        index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        found = trained("multi-worker", folder, f"worker{index}", int(die))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Training on several devices and several processes, against one."""
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_preact.training import Engine, read_log, train
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
+
+SCRIPT = Path(__file__).parent / "replicas.py"
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)], text=True, env=os.environ | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )
+
+
+def result(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def start_workers(folder, die=(0, 0)):
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    return [
+        start("worker", folder, die[index], TF_CONFIG=json.dumps(
+            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        )) for index in range(2)
+    ]
+
+
+def weights(path):
+    return list(np.load(path).values())
+
+
+def largest_difference(a, b):
+    return max(float(np.abs(u - v).max()) for u, v in zip(a, b, strict=True))
+
+
+def test_two_replicas_on_duplicated_data_equal_one():
+    found = result(start("duplicated"))
+    assert found["difference"] < 1e-6 and found["moved"] > 1e-3
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mirrored") / "run"
+    return folder, result(start("mirrored", folder))
+
+
+def test_mirrored_training(mirrored):
+    folder, found = mirrored
+    assert found["epochs"] == 3 and (folder / "final.weights.h5").exists()
+    assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["refused"]
+
+
+@pytest.mark.slow
+def test_two_workers_equal_two_replicas_in_one_process(mirrored, tmp_path):
+    folder = tmp_path / "run"
+    found = [result(worker) for worker in start_workers(folder)]
+    # The worker that is not the chief writes nothing, and sees the chief's log at best.
+    assert found[0]["epochs"] == 3 and "multiple of 2" in found[1]["refused"]
+    chief, other, one = (
+        weights(path) for path in (folder / "worker0.npz", folder / "worker1.npz", mirrored[0] / "mirrored.npz")
+    )
+    assert largest_difference(chief, other) == 0
+    assert largest_difference(chief, one) < 1e-5
+    for row, expected in zip(read_log(folder / "log.csv"), read_log(mirrored[0] / "log.csv"), strict=True):
+        assert row["test_error"] == expected["test_error"]
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), abs=2e-5)
+
+
+@pytest.mark.slow
+def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(mirrored, tmp_path):
+    folder = tmp_path / "run"
+    chief, dying = start_workers(folder, die=(0, 2))
+    dying.communicate(timeout=300)
+    chief.kill()
+    chief.communicate()
+    assert dying.returncode == -9 and 1 <= len(read_log(folder / "log.csv")) <= 2
+    for worker in start_workers(folder):
+        result(worker)
+    assert largest_difference(weights(folder / "worker0.npz"), weights(mirrored[0] / "mirrored.npz")) < 1e-5
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
+def test_a_cluster_that_cannot_be_read_is_refused(text, monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=rf"wants TF_CONFIG to name the workers.*Received: {re.escape(repr(text))}"):
+        train("PreActResNet20", {}, output=tmp_path / "run", engine=Engine("multi-worker"))
