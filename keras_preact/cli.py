@@ -49,13 +49,13 @@ def _parser():
     verb = verbs.add_parser("train", help="train a network by a recipe; the same command goes on where it was stopped")
     verb.add_argument("model", help="name of a network")
     verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
-    verb.add_argument("--recipe", default="cifar_paper", help="which; `recipes` lists them (default: %(default)s)")
+    verb.add_argument("--recipe", default="cifar_paper", help="`recipes` lists them (default: %(default)s)")
     verb.add_argument("--output", required=True, help="folder for the log, checkpoints and final weights")
     verb.add_argument("--epochs", type=_positive, help="instead of the recipe's; its schedule scales with them")
     verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
     verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    verb.add_argument("--strategy", default="none", help="none, mirrored (all GPUs) or multi-worker (default: %(default)s)")
+    verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
@@ -242,10 +242,10 @@ def _assignment(text, recipe):
 
 def _evaluate(options):
     import keras_preact
-    from keras_preact import datasets, evaluation, pretrained, training
+    from keras_preact import datasets, evaluation, pretrained, runs
 
-    if (Path(options.model) / training.RUN).exists():
-        model, run = training.load_run(options.model)
+    if (Path(options.model) / runs.RUN).exists():
+        model, run = runs.load_run(options.model)
         preprocessing = keras_preact.Preprocessing(**run["data"]["preprocessing"])
     else:
         model = _builder(options.model)(weights=options.weights)

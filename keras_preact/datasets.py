@@ -250,14 +250,15 @@ class TrainingBatches(keras.utils.PyDataset):
         recipe: a `Recipe`, for its batch size and augmentation.
         seed: with the number of the epoch it determines everything.
         epoch: to start with, from 0.
+        part: (index, count): which of so many equal parts of each batch.
     """
 
-    def __init__(self, data, recipe, seed, epoch=0):
+    def __init__(self, data, recipe, seed, epoch=0, part=(0, 1)):
         super().__init__()
         self.images, self.labels = normalize(data.x_train, data.preprocessing, "channels_last"), data.y_train
         self.targets = np.eye(len(data.labels), dtype="float32")
         self.targets = self.targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / len(data.labels)
-        self.recipe, self.seed, self.epoch = recipe, seed, epoch
+        self.recipe, self.seed, self.epoch, self.part = recipe, seed, epoch, part
         self._order = (None, None)
 
     def __len__(self):
@@ -276,16 +277,22 @@ class TrainingBatches(keras.utils.PyDataset):
             images = cut_out(images, recipe.cutout, rng)
         if recipe.mixup:
             images, targets = mix_up(images, targets, recipe.mixup, rng)
-        return to_data_format(images), targets
+        return to_data_format(_part(images, self.part)), _part(targets, self.part)
 
     def on_epoch_end(self):
         self.epoch += 1
 
 
-def test_split(data):
-    """Returns the normalized test images and their one-hot targets."""
-    images = normalize(data.x_test, data.preprocessing, "channels_last")
-    return to_data_format(images), np.eye(len(data.labels), dtype="float32")[data.y_test]
+def test_split(data, part=(0, 1)):
+    """Returns the normalized test images and their one-hot targets, or one of several equal parts of them."""
+    images = normalize(_part(data.x_test, part), data.preprocessing, "channels_last")
+    return to_data_format(images), np.eye(len(data.labels), dtype="float32")[_part(data.y_test, part)]
+
+
+def _part(array, part):
+    index, count = part
+    size = len(array) // count
+    return array[index * size:(index + 1) * size]
 
 
 def to_data_format(images):

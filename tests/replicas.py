@@ -3,6 +3,7 @@
     replicas.py duplicated          one step on two replicas of duplicated data, against a step on one
     replicas.py mirrored FOLDER     `train` on two logical CPU devices
     replicas.py worker FOLDER DIE   `train` as the worker that TF_CONFIG names, killed at the end of epoch DIE
+    replicas.py jax FOLDER          `train` by JAX, on all its devices and processes
 
 The last line of output is JSON; FOLDER also gets the weights of each process, statistics included.
 """
@@ -17,9 +18,9 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_preact import training
+from keras_preact import distribution, training
+from keras_preact.distribution import STRATEGIES
 from keras_preact.networks import NetworkConfig
 from keras_preact.recipes import Recipe
 
@@ -28,6 +29,8 @@ RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", pa
 
 
 def two_devices():
+    import tensorflow as tf
+
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -60,22 +63,22 @@ def trained(strategy, folder, name, die=0):
     images, labels = rng.integers(0, 256, (40, 8, 8, 3)).astype("uint8"), np.arange(40) % 4
     data = {"x_train": images[:32], "y_train": labels[:32], "x_test": images[32:], "y_test": labels[32:]}
     engine, networks = training.Engine(strategy), []
-    compiled, average = training.compiled, training._AverageStatistics
+    compiled, callbacks = training.compiled, training._callbacks
 
-    class DyingAverage(average):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch + 1 == die:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def kill(epoch, logs):
+        if epoch + 1 == die:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     training.compiled = lambda *args: networks.append(compiled(*args)) or networks[-1]
-    training._AverageStatistics = DyingAverage
+    training._callbacks = lambda *args: [*callbacks(*args), keras.callbacks.LambdaCallback(on_epoch_end=kill)]
+    refused = ""
     try:
         odd = dataclasses.replace(RECIPE, batch_size=15)
         training.train(NETWORK, data, odd, f"{folder}-odd", engine=engine)
     except ValueError as error:
         refused = str(error)
     log = training.train(NETWORK, data, RECIPE, folder, engine=engine, verbose=0)
-    np.savez(Path(folder) / f"{name}.npz", *[keras.ops.convert_to_numpy(v.value) for v in networks[-1].weights])
+    np.savez(Path(folder) / f"{name}.npz", *[keras.ops.convert_to_numpy(v) for v in networks[-1].weights])
     return {"epochs": len(log), "refused": refused}
 
 
@@ -84,11 +87,13 @@ def main(mode, folder=None, die="0"):
         found = duplicated()
     elif mode == "mirrored":
         strategy = two_devices()
-        training.STRATEGIES["mirrored"] = lambda: strategy
+        STRATEGIES["mirrored"] = lambda: distribution._of_strategy(strategy)
         found = trained("mirrored", folder, "mirrored")
+    elif mode == "jax":
+        found = trained("jax", folder, f"jax{os.environ.get('KERAS_DISTRIBUTION_PROCESS_ID', '')}")
     else:
-        strategy = training.STRATEGIES["multi-worker"]()
-        training.STRATEGIES["multi-worker"] = lambda: strategy
+        devices = STRATEGIES["multi-worker"]()
+        STRATEGIES["multi-worker"] = lambda: devices
         index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
         found = trained("multi-worker", folder, f"worker{index}", int(die))
     print(json.dumps(found))

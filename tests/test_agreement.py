@@ -12,8 +12,8 @@ from keras_preact.units import ORDERS
 
 AGREE, DIFFER = 1e-5, 1e-3
 UNITS, SHORTCUTS = CHOICES["unit"], CHOICES["shortcut"]
-JOINS = [("plain",), ("scaled", 0, 1), ("scaled", 0.5, 1), ("scaled", 0.5, 0.5), ("exclusive_gate", -6),
-         ("shortcut_gate", 0), ("dropout", 0.5)]
+JOINS = [("plain",), ("scaled", 0, 1), ("scaled", 0.5, 1), ("scaled", 0.5, 0.5), ("scaled", 0.5, 0.25),
+         ("exclusive_gate", -6), ("shortcut_gate", 0), ("dropout", 0.5)]
 LARGE = {"stem": "conv7x7_pool"}
 
 
@@ -109,7 +109,7 @@ def test_channels_first_agrees(changes, channels_first):
     assert relative_error(outputs_of(model, images.transpose(0, 3, 1, 2)), expected) < AGREE
 
 
-# DESIGN.md's table of layouts: what we call each, and what it is.
+# The layouts that zoos publish under this name: what we call each, and what it is.
 CIFAR, BOTTLENECK = {"units": (2, 2, 1)}, {"unit": "bottleneck", "shortcut": "project_on_change"}
 IMAGENET = {"units": (2, 2, 1, 1), "stem": "conv7x7_pool", **BOTTLENECK}
 LAYOUTS = {

@@ -5,16 +5,17 @@ import re
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from keras_preact.training import Engine, read_log, train
+from keras_preact.runs import read_log
+from keras_preact.training import Engine, train
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
-
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 SCRIPT = Path(__file__).parent / "replicas.py"
 
 
@@ -31,13 +32,18 @@ def result(process):
     return json.loads(out.splitlines()[-1])
 
 
-def start_workers(folder, die=(0, 0)):
+def two_addresses():
     sockets = [socket.socket() for _ in range(2)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
     addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:
         s.close()
+    return addresses
+
+
+def start_workers(folder, die=(0, 0)):
+    addresses = two_addresses()
     return [
         start("worker", folder, die[index], TF_CONFIG=json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -53,6 +59,7 @@ def largest_difference(a, b):
     return max(float(np.abs(u - v).max()) for u, v in zip(a, b, strict=True))
 
 
+@on_tensorflow
 def test_two_replicas_on_duplicated_data_equal_one():
     found = result(start("duplicated"))
     assert found["difference"] < 1e-6 and found["moved"] > 1e-3
@@ -64,12 +71,14 @@ def mirrored(tmp_path_factory):
     return folder, result(start("mirrored", folder))
 
 
+@on_tensorflow
 def test_mirrored_training(mirrored):
     folder, found = mirrored
     assert found["epochs"] == 3 and (folder / "final.weights.h5").exists()
     assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["refused"]
 
 
+@on_tensorflow
 @pytest.mark.slow
 def test_two_workers_equal_two_replicas_in_one_process(mirrored, tmp_path):
     folder = tmp_path / "run"
@@ -86,6 +95,7 @@ def test_two_workers_equal_two_replicas_in_one_process(mirrored, tmp_path):
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), abs=2e-5)
 
 
+@on_tensorflow
 @pytest.mark.slow
 def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(mirrored, tmp_path):
     folder = tmp_path / "run"
@@ -99,8 +109,28 @@ def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(mirrored, tmp
     assert largest_difference(weights(folder / "worker0.npz"), weights(mirrored[0] / "mirrored.npz")) < 1e-5
 
 
+@on_tensorflow
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
 def test_a_cluster_that_cannot_be_read_is_refused(text, monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=rf"wants TF_CONFIG to name the workers.*Received: {re.escape(repr(text))}"):
         train("PreActResNet20", {}, output=tmp_path / "run", engine=Engine("multi-worker"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_jax_processes_and_devices_equal_one(tmp_path):
+    jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    one = start("jax", tmp_path / "one", **jax)
+    devices = start("jax", tmp_path / "devices", XLA_FLAGS="--xla_force_host_platform_device_count=2", **jax)
+    assert result(one)["epochs"] == 3
+    assert "shared out over 2 devices" in result(devices)["refused"]
+    cluster = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": ",".join(two_addresses()), "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    processes = [start("jax", tmp_path / "two", KERAS_DISTRIBUTION_PROCESS_ID=str(i), **jax, **cluster) for i in (0, 1)]
+    for process in processes:
+        result(process)
+    expected = weights(tmp_path / "one" / "jax.npz")
+    assert largest_difference(weights(tmp_path / "devices" / "jax.npz"), expected) < 1e-5
+    chief, other = (weights(tmp_path / "two" / f"jax{i}.npz") for i in (0, 1))
+    assert largest_difference(chief, other) == 0
+    assert largest_difference(chief, expected) < 1e-5

@@ -11,7 +11,8 @@ import keras_preact as kp
 from keras_preact import recipes, training
 from keras_preact.networks import NetworkConfig
 from keras_preact.recipes import RECIPES, Recipe
-from keras_preact.training import SGD, Diverged, Engine, read_log, train
+from keras_preact.runs import read_log
+from keras_preact.training import SGD, Diverged, Engine, train
 
 NETWORK = NetworkConfig((1, 1), (4, 6))
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", warmup_steps=4, padding=1, nesterov=True)
@@ -190,5 +191,5 @@ def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, d
 
 
 def test_an_unknown_strategy_lists_those_there_are():
-    with pytest.raises(ValueError, match="one of 'none', 'mirrored', 'multi-worker'. Received: 'horovod'"):
+    with pytest.raises(ValueError, match="one of 'none', 'mirrored', 'multi-worker', 'jax'. Received: 'horovod'"):
         Engine(strategy="horovod")

@@ -1,0 +1,111 @@
+"""The folder of a training run: what it holds, and writing it so that a kill at any moment leaves it whole."""
+import csv
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from keras_preact import pretrained
+from keras_preact.networks import NetworkConfig, ResNet
+
+RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
+CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
+
+
+def claim(folder, run):
+    """Writes run.json, or compares it with the one that is there."""
+    run = json.loads(json.dumps(run))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1_000_000))
+    except OSError as error:
+        raise ValueError(f"`output` must be a folder that can be written to: {error}") from error
+    path = folder / RUN
+    if path.exists():
+        before = json.loads(path.read_text())
+        differences = list(_differences(before, run))
+        if differences:
+            raise ValueError(
+                f"{folder} holds a run that differs from this one; give another `output`, or the same arguments.\n  "
+                + "\n  ".join(differences)
+            )
+    else:
+        replace(path, lambda new: Path(new).write_text(json.dumps(run, indent=2) + "\n"))
+
+
+def _differences(before, now, name=""):
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            if key != "environment":
+                yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name}: {before!r} before, {now!r} now"
+
+
+def read_log(path):
+    """Returns the lines of a training log as dicts of text; none if there is no log."""
+    if not Path(path).exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def replace(path, write):
+    """Calls `write` with a temporary name beside `path`, and renames the file it writes: whole or not at all."""
+    new = path.with_name(f"new-{path.name}")
+    write(new)
+    os.replace(new, path)
+
+
+def plot(log, path, title):
+    """Writes a PNG of the curves in the style of the paper's Figs. 1 and 6.
+
+    Test error is solid, training loss dashed on a log scale.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    epochs = [int(row["epoch"]) for row in log]
+    figure, left = plt.subplots(figsize=(6, 4))
+    left.semilogy(epochs, [float(row["loss"]) for row in log], "C0--", label="training loss")
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
+    right = left.twinx()
+    right.plot(epochs, [float(row["test_error"]) for row in log], "C3-", label="test error")
+    right.set(ylabel="test error (%)", ylim=(0, None))
+    figure.legend(loc="upper right", bbox_to_anchor=(0.88, 0.88))
+    figure.tight_layout()
+    replace(Path(path), lambda new: figure.savefig(new, dpi=100))
+    plt.close(figure)
+
+
+def load_run(folder):
+    """Returns (the network of a finished run with its final weights and a softmax, what run.json says of it).
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    folder = Path(folder)
+    if not (folder / RUN).exists() or not (folder / FINAL).exists():
+        raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
+    run = json.loads((folder / RUN).read_text())
+    layers = pretrained.read(folder / FINAL)
+    channels = len(run["data"]["preprocessing"]["mean"])
+    size = run["data"]["preprocessing"]["size"]
+    shape = (*size, channels) if keras.config.image_data_format() == "channels_last" else (channels, *size)
+    model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
+    pretrained.assign(model, layers, folder / FINAL)
+    return model, run
