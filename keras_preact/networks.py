@@ -284,7 +284,7 @@ def ResNet(
     if input_tensor is not None:
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
-    with _deep_enough(config):
+    with deep_enough(config):
         return keras.Model(inputs, x, name=name)
 
 
@@ -329,7 +329,7 @@ def _input(config, include_top, tensor, shape):
 
 
 @contextmanager
-def _deep_enough(config):
+def deep_enough(config):
     """Raises Python's recursion limit where a path as long as Keras walks has more layers than that.
 
     With the shortcut first in every Add only the layers on the shortcuts count: one a unit in pre-activation networks,

@@ -14,7 +14,7 @@ import keras
 
 from keras_preact import datasets, models, recipes, runs
 from keras_preact.distribution import STRATEGIES
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks import NetworkConfig, ResNet, deep_enough
 from keras_preact.version import __version__
 
 
@@ -126,7 +126,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(engine.precision)
     try:
-        with devices.scope():
+        with devices.scope(), deep_enough(config):
             rates = recipe.learning_rates(steps)
             network = compiled(config, data, recipe, rates, engine, devices.model)
             epoch = _restore(network, folder) // steps
