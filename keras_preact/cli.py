@@ -241,22 +241,20 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    import keras_preact
-    from keras_preact import datasets, evaluation, pretrained, runs
+    from keras_preact import Preprocessing, evaluation, pretrained, runs
 
     if (Path(options.model) / runs.RUN).exists():
         model, run = runs.load_run(options.model)
-        preprocessing = keras_preact.Preprocessing(**run["data"]["preprocessing"])
+        preprocessing = Preprocessing(**run["data"]["preprocessing"])
     else:
-        model = _builder(options.model)(weights=options.weights)
+        build = _builder(options.model)
         if options.weights is None:
             raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
-        preprocessing = None
+        model, preprocessing = build(weights=options.weights), None
         if not pretrained.is_path(options.weights):
             preprocessing = pretrained.find(options.model, options.weights).preprocessing
-    data = datasets.load(options.data, model.input_shape[1:3])
     crop = options.crop and (options.crop, options.crop)
-    report = evaluation.evaluate(model, data, preprocessing, options.views, crop)
+    report = evaluation.evaluate(model, options.data, preprocessing, options.views, crop)
     print(
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"

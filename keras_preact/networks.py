@@ -1,7 +1,10 @@
 """Whole networks: a stem, stages of residual units, a closing activation and a head, laid out by a `NetworkConfig`."""
 import dataclasses
+import inspect
+import math
 import sys
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 import keras
 from keras import layers
@@ -78,23 +81,23 @@ class NetworkConfig:
     normalize_input: bool = False
 
     def __post_init__(self):
-        join = (self.join,) if isinstance(self.join, str) else tuple(self.join)
-        for field, value in {"units": tuple(self.units), "widths": tuple(self.widths), "join": join}.items():
-            object.__setattr__(self, field, value)
-        for field, choices in (CHOICES | {"join": tuple(JOINS)}).items():
-            value = join[0] if field == "join" else getattr(self, field)
-            if value not in choices:
-                raise ValueError(f"`{field}` must be one of {', '.join(map(repr, choices))}. Received: {value!r}")
-        if len(self.units) != len(self.widths) or not self.units:
+        for field, choices in CHOICES.items():
+            _check_choice(field, getattr(self, field), choices)
+        object.__setattr__(self, "join", _checked_join(self.join))
+        for field in ("units", "widths"):
+            value = getattr(self, field)
+            if not isinstance(value, (tuple, list)) or not value or not all(map(is_count, value)):
+                raise ValueError(f"`{field}` must be a positive integer for each stage. Received: {value!r}")
+            object.__setattr__(self, field, tuple(map(int, value)))
+        if len(self.units) != len(self.widths):
             raise ValueError(
                 "`units` and `widths` must have one number for each stage. "
                 f"Received: units={self.units}, widths={self.widths}"
             )
-        if not all(isinstance(n, int) and n > 0 for n in self.units + self.widths):
-            raise ValueError(
-                "`units` and `widths` must be positive integers. "
-                f"Received: units={self.units}, widths={self.widths}"
-            )
+        for field in ("use_bias", "normalize_input"):
+            _check_choice(field, getattr(self, field), (True, False))
+        if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < math.inf:
+            raise ValueError(f"`epsilon` must be a positive number. Received: {self.epsilon!r}")
         if self.shortcut == "zero_pad" and (self.unit == "bottleneck" or list(self.widths) != sorted(self.widths)):
             raise ValueError(
                 "shortcut='zero_pad' adds channels of zeros, which wants single or basic units whose widths do not "
@@ -114,7 +117,10 @@ class NetworkConfig:
         Raises:
             ValueError: a depth that does not fit the units.
         """
-        step = 3 * len(UNITS[unit][0]) if unit in UNITS else 6
+        _check_choice("unit", unit, CHOICES["unit"])
+        step = 3 * len(UNITS[unit][0])
+        if not isinstance(depth, Integral):
+            raise ValueError(f"`depth` must be an integer, {step}n+2. Received: {depth!r}")
         n, rest = divmod(depth - 2, step)
         if rest or n < 1:
             nearest = sorted({step * max(m, 1) + 2 for m in (n, n + 1)})
@@ -136,9 +142,9 @@ class NetworkConfig:
         Raises:
             ValueError: any other depth.
         """
-        if depth not in IMAGENET_UNITS:
+        if not is_count(depth) or depth not in IMAGENET_UNITS:
             raise ValueError(
-                f"An ImageNet network has {', '.join(map(str, IMAGENET_UNITS))} layers. Received: depth={depth}"
+                f"An ImageNet network has {', '.join(map(str, IMAGENET_UNITS))} layers. Received: depth={depth!r}"
             )
         unit, units = IMAGENET_UNITS[depth]
         canonical = {"shortcut": "project_on_change", "stem": "conv7x7_pool", "stride_on": "conv3x3"}
@@ -158,6 +164,29 @@ class NetworkConfig:
     def stride(self):
         """Pixels of the input for one of the last feature map, along each side."""
         return 2 ** (len(self.units) - 1) * (4 if self.stem == "conv7x7_pool" else 1)
+
+
+def is_count(value):
+    """Whether `value` is a positive integer, of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+
+
+def _check_choice(field, value, choices):
+    if not any(value is choice or value == choice and type(value) is type(choice) for choice in choices):
+        raise ValueError(f"`{field}` must be one of {', '.join(map(repr, choices))}. Received: {value!r}")
+
+
+def _checked_join(join):
+    """Returns `join` as a tuple of a name of Fig. 2 and its values, all of them or, for its defaults, none."""
+    name, *values = join if isinstance(join, (tuple, list)) and join else (join,)
+    _check_choice("join", name, tuple(JOINS))
+    names = list(inspect.signature(JOINS[name]).parameters)[4:]
+    if len(values) not in (0, len(names)) or not all(isinstance(v, Real) and math.isfinite(v) for v in values):
+        takes = f"the numbers {', '.join(names)}" if names else "no values"
+        raise ValueError(f"`join` {name!r} takes {takes}. Received: {join!r}")
+    if name == "dropout" and values and not 0 <= values[0] < 1:
+        raise ValueError(f"`join` 'dropout' takes a rate of at least 0 and below 1. Received: {join!r}")
+    return name, *values
 
 
 def plan(config):
@@ -277,7 +306,7 @@ def ResNet(
     inputs = _input(config, include_top, input_tensor, input_shape)
     x = features(inputs, config)
     if include_top:
-        x = head(x, classes or config.default_classes, classifier_activation)
+        x = head(x, int(classes or config.default_classes), classifier_activation)
     elif pooling:
         pool = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
         x = pool(name=f"{pooling}_pool")(x)
@@ -297,7 +326,7 @@ def check_top(include_top, pooling, classes):
             "`classes` counts the outputs of the top, which include_top=False leaves out; give one or the other. "
             f"Received: classes={classes}"
         )
-    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+    if classes is not None and not is_count(classes):
         raise ValueError(f"`classes` must be a positive integer. Received: {classes!r}")
 
 
@@ -315,11 +344,15 @@ def _input(config, include_top, tensor, shape):
     elif shape is None:
         size = config.input_size if include_top else (None, None)
         shape = (3, *size) if first else (*size, 3)
-    shape = tuple(shape)
     order = "(channels, height, width)" if first else "(height, width, channels)"
-    if len(shape) != 3 or shape[0 if first else 2] is None:
-        raise ValueError(f"`input_shape` must be {order}, with a number of channels. Received: {shape}")
-    sides = shape[1:] if first else shape[:2]
+    sizes = list(shape) if isinstance(shape, (tuple, list)) else []
+    channels = sizes.pop(0 if first else -1) if len(sizes) == 3 else None
+    if not is_count(channels) or not all(side is None or is_count(side) for side in sizes):
+        raise ValueError(
+            f"`input_shape` must be {order}, positive integers of which only height and width may be None. "
+            f"Received: {shape!r}"
+        )
+    shape, sides = tuple(shape), sizes
     if any(side is not None and side < config.stride for side in sides):
         raise ValueError(
             f"This network's last feature map has 1/{config.stride} of the height and width of the input, so "
@@ -332,11 +365,12 @@ def _input(config, include_top, tensor, shape):
 def deep_enough(config):
     """Raises Python's recursion limit where a path as long as Keras walks has more layers than that.
 
-    With the shortcut first in every Add only the layers on the shortcuts count: one a unit in pre-activation networks,
-    so that 1202 layers pass, but up to three where activations follow the addition.
+    With the shortcut first in every Add only the layers on the shortcuts count: one a unit in plain pre-activation
+    networks, so that 1202 layers pass, but more where the join adds one or activations follow the addition.
     """
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 200 + sum(config.units) * (1 + len(ORDERS[config.order].after))))
+    layers_in_unit = 1 + len(ORDERS[config.order].after) + (config.join[0] != "plain")
+    sys.setrecursionlimit(max(limit, 300 + sum(config.units) * layers_in_unit))
     try:
         yield
     finally:

@@ -184,7 +184,7 @@ def _exclusive_gate(x, shortcut, branch, unit, bias=-6.0):
 
 
 def _dropout(x, shortcut, branch, unit, rate=0.5):
-    """Fig. 2(f), dropout on the shortcut."""
+    """Fig. 2(f), dropout on the shortcut; what is kept is scaled up by 1 / (1 - rate), in Keras as in Caffe."""
     return _add(layers.Dropout(rate, name=f"{unit.name}_shortcut_dropout")(shortcut), branch, unit)
 
 

@@ -1,10 +1,12 @@
 """The console command, as a user meets it."""
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -88,6 +90,49 @@ def test_show_is_the_stage_table(capsys):
                                (3, "256, 3x3 256, 1x1 1024] x 6", 14), (4, "512, 3x3 512, 1x1 2048] x 3", 7)):
         assert re.search(rf"stage{stage} +\[1x1 {re.escape(units)} +{size}x{size} ", out)
     assert re.search(r"total +25,549,352 +4,089,184,256", out)
+
+
+def test_train_and_evaluate(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype="uint8"), np.arange(40) % 4
+    data, run = str(tmp_path / "data.npz"), str(tmp_path / "run")
+    np.savez(data, x_train=images[:32], y_train=labels[:32], x_test=images[32:], y_test=labels[32:])
+    arguments = ["train", "PreActResNet20", "--data", data, "--recipe", "cifar_short", "--output", run]
+    arguments += ["--epochs", "2", "--batch-size", "16", "--set", "weight_decay=0.01", "--set", "warmup_steps=1"]
+    assert cli.main(arguments) == 0
+    (error,) = re.findall(r"([\d.]+) % test error after the last of 2 epochs", capsys.readouterr().out)
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["epochs"], recipe["batch_size"], recipe["weight_decay"]) == (2, 16, 0.01)
+
+    plot = tmp_path / "confusion.png"
+    assert cli.main(["evaluate", run, "--data", data, "--per-class", "--confusion", str(plot)]) == 0
+    out = capsys.readouterr().out
+    assert f"{error} % top-1 and 0.00 % top-5 error" in out and "of 8 test images of data, 8x8, views: single" in out
+    assert len(re.findall(r"^  [0-3] +2 +[\d.]+", out, re.MULTILINE)) == 4 and plot.exists()
+
+    assert cli.main([*arguments, "--seed", "2"]) == 2
+    assert "seed: 1 before, 2 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--recipe", "paper"], "`recipe` must be one of"),
+    (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "lr=1"], "--set takes FIELD=VALUE with"),
+    (["train", "PreActResNet20", "--data", "none.npz", "--output", "OUT"], "There is no data file none.npz"),
+    (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--strategy", "two"], "`strategy` must be"),
+    (["evaluate", "PreActResNet20", "--data", "DATA"], "Give the weights of PreActResNet20"),
+    (["recipes", "paper"], "`recipe` must be one of 'cifar_paper'"),
+])
+def test_training_commands_that_cannot_be_run(arguments, message, tmp_path, capsys):
+    places = {"DATA": str(tmp_path / "data.npz"), "OUT": str(tmp_path / "run")}
+    assert cli.main([places.get(a, a) for a in arguments]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_recipes(capsys):
+    assert cli.main(["recipes"]) == 0
+    assert capsys.readouterr().out.startswith("cifar_paper: the paper's appendix")
+    assert cli.main(["recipes", "cifar_paper"]) == 0
+    assert "  warmup_steps = 400\n  warmup_rate = 0.01\n" in capsys.readouterr().out
 
 
 def test_show_tells_the_error_of_the_weights(capsys):

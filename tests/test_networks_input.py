@@ -25,9 +25,22 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: tiny(unit="bottleneck"), "zero_pad", "project_on_change", "Received: unit='bottleneck'"),
     (lambda: tiny(widths=(8, 6, 4)), "do not shrink", "project_on_change", "(8, 6, 4)"),
     (lambda: tiny(units=(1, 2)), "one number for each stage", "(1, 2)", "(4, 6, 8)"),
-    (lambda: tiny(units=(), widths=()), "one number for each stage", "()"),
-    (lambda: tiny(units=(1, 0, 1)), "positive integers", "(1, 0, 1)"),
-    (lambda: tiny(widths=(4, 6, 8.5)), "positive integers", "8.5"),
+    (lambda: tiny(units=(), widths=()), "`units`", "a positive integer for each stage", "()"),
+    (lambda: tiny(units=(1, 0, 1)), "`units`", "a positive integer for each stage", "(1, 0, 1)"),
+    (lambda: tiny(units=(True, 1, 1)), "`units`", "a positive integer for each stage", "(True, 1, 1)"),
+    (lambda: tiny(units=5), "`units`", "a positive integer for each stage", "5"),
+    (lambda: tiny(widths=(4, 6, 8.5)), "`widths`", "a positive integer for each stage", "8.5"),
+    (lambda: tiny(join=()), "`join`", "'plain'", "Received: ()"),
+    (lambda: tiny(join=None), "`join`", "'plain'", "Received: None"),
+    (lambda: tiny(join=("plain", 1)), "`join` 'plain' takes no values", "('plain', 1)"),
+    (lambda: tiny(join=("scaled", 0.5)), "takes the numbers shortcut_scale, branch_scale", "('scaled', 0.5)"),
+    (lambda: tiny(join=("exclusive_gate", "x")), "takes the numbers bias", "('exclusive_gate', 'x')"),
+    (lambda: tiny(join=("dropout", 1)), "a rate of at least 0 and below 1", "('dropout', 1)"),
+    (lambda: tiny(use_bias="no"), "`use_bias`", "True, False", "'no'"),
+    (lambda: tiny(epsilon=-1), "`epsilon`", "a positive number", "-1"),
+    (lambda: NetworkConfig.cifar("20"), "`depth` must be an integer, 6n+2", "'20'"),
+    (lambda: NetworkConfig.cifar(21, "wide"), "`unit`", "'wide'"),
+    (lambda: NetworkConfig.imagenet([50]), "18, 34", "depth=[50]"),
     (lambda: NetworkConfig.cifar(21), "basic", "6n+2", "depth=21", "20 or 26"),
     (lambda: NetworkConfig.cifar(165, "bottleneck"), "bottleneck", "9n+2", "depth=165", "164 or 173"),
     (lambda: NetworkConfig.cifar(111, "single"), "single", "3n+2", "depth=111", "110 or 113"),
@@ -48,7 +61,9 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: ResNet(tiny(), input_tensor=keras.Input((3, 3, 3))), "at least 4 pixels", "(3, 3, 3)"),
     (lambda: ResNet(tiny(), input_shape=(8, 8)), "(height, width, channels)", "(8, 8)"),
     (lambda: ResNet(tiny(), input_shape=(1, 8, 8, 3)), "(height, width, channels)", "(1, 8, 8, 3)"),
-    (lambda: ResNet(tiny(), input_shape=(8, 8, None)), "number of channels", "(8, 8, None)"),
+    (lambda: ResNet(tiny(), input_shape=(8, 8, None)), "only height and width may be None", "(8, 8, None)"),
+    (lambda: ResNet(tiny(), input_shape=(8, 8, 0)), "positive integers", "(8, 8, 0)"),
+    (lambda: ResNet(tiny(), input_shape=8), "(height, width, channels)", "Received: 8"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, 3), input_tensor=keras.Input((9, 9, 3))), "(8, 8, 3)", "(9, 9, 3)"),
 ], ids=lambda case: "-".join(case[1:]))
 def test_bad_values_are_told_the_rule_what_came_and_the_remedy(case):
@@ -79,7 +94,7 @@ def test_unknown_fields_are_named():
 def test_a_config_does_not_change():
     config = tiny(units=[1, 2, 1], widths=[4, 6, 8], join=["scaled", 0.5, 1])
     assert config == tiny(join=("scaled", 0.5, 1)) and hash(config) == hash(tiny(join=("scaled", 0.5, 1)))
-    assert tiny(join="plain") == tiny()
+    assert tiny(join="plain") == tiny() == tiny(units=np.array([1, 2, 1]).tolist(), widths=tuple(np.int64([4, 6, 8])))
     with pytest.raises(AttributeError):
         config.order = "original"
 

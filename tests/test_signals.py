@@ -130,3 +130,16 @@ def test_initial_weights(bias):
             assert kernel.std() == pytest.approx(np.sqrt(2 / (height * width * filters)), rel=0.05)
             assert abs(kernel).max() > 3 * kernel.std()  # not truncated at two standard deviations
             assert len(biases) == layer.name.endswith("gate_conv") and all((b == bias).all() for b in biases)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25])
+def test_dropout_drops_single_values_of_the_shortcut_while_training(rate):
+    model = deep(("dropout", rate))
+    stem, dropped = keras.Model(model.input, [model.get_layer("stem_relu").output,
+                                              model.get_layer("stage1_unit1_add").input[0]])(IMAGES, training=True)
+    stem, dropped = stem.numpy(), dropped.numpy()
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], stem[kept] / (1 - rate), rtol=1e-6)
+    assert kept[stem != 0].mean() == pytest.approx(1 - rate, abs=0.05)
+    lost = (stem != 0) & ~kept
+    assert (lost.any(axis=(1, 2)) & kept.any(axis=(1, 2))).mean() > 0.9  # not whole channels
