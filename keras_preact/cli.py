@@ -14,7 +14,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def main(arguments=None):
-    """Runs the command and returns its exit status: 0, 1 where some inputs failed, 2 for a wrong command."""
+    """Runs the command and returns its exit status: 0, 1 where the work failed, 2 for a wrong command."""
     options = _parser().parse_args(arguments)
     try:
         _start_backend()
@@ -22,6 +22,9 @@ def main(arguments=None):
     except (ValueError, OSError) as error:
         print(f"keras-preact: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("keras-preact: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser():
@@ -221,10 +224,14 @@ def _train(options):
         if getattr(options, field):
             changes[field] = getattr(options, field)
     engine = training.Engine(options.strategy, options.precision, steps_per_execution=options.steps_per_execution)
-    log = training.train(
-        options.model, options.data, dataclasses.replace(recipe, **changes), options.output, options.seed, engine,
-        options.hold_out,
-    )
+    recipe = dataclasses.replace(recipe, **changes)
+    try:
+        log = training.train(
+            options.model, options.data, recipe, options.output, options.seed, engine, options.hold_out
+        )
+    except training.Diverged as error:
+        print(f"keras-preact: {error}", file=sys.stderr)
+        return 1
     print(f"{log[-1]['test_error']} % test error after the last of {log[-1]['epoch']} epochs; see {options.output}")
     return 0
 

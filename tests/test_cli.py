@@ -112,6 +112,9 @@ def test_train_and_evaluate(tmp_path, capsys):
 
     assert cli.main([*arguments, "--seed", "2"]) == 2
     assert "seed: 1 before, 2 now" in capsys.readouterr().err
+    arguments[arguments.index(run)] = str(tmp_path / "wild")
+    assert cli.main([*arguments, "--set", "learning_rate=1e30"]) == 1
+    assert "Lower the learning rate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -71,13 +71,13 @@ def deep(request, tmp_path_factory):
     "NetworkConfig.cifar(1202, join=('shortcut_gate', -6))",
     "NetworkConfig.cifar(1001, 'bottleneck', order='bn_after_addition', join=('scaled', 0.5, 0.5))",
 ])
-def test_networks_with_more_layers_on_their_shortcuts_build_too(config):
+def test_networks_with_more_layers_on_their_shortcuts_build_too(config, tmp_path):
     run_python("""
 import sys
 from keras_preact.networks import NetworkConfig, ResNet
 ResNet(eval(sys.argv[1]), input_shape=(8, 8, 3))
 assert sys.getrecursionlimit() == 1000
-""", config)
+""", config, cwd=tmp_path)
 
 
 def expected(folder):
