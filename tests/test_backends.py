@@ -1,6 +1,7 @@
 """The same weights give the same outputs on TensorFlow, JAX and PyTorch."""
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +67,14 @@ def test_backends_agree_and_read_each_others_weights(backend, expected):
         model.load_weights(folder / f"{backend}_{name}.weights.h5")
         read_back = reference.forward(weights_of(model), images_like(SHAPE), **config_kwargs(config))
         np.testing.assert_array_equal(read_back, outputs[name])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
+def test_training_works_on_jax_without_tensorflow(tmp_path):
+    run_python("""
+import sys
+sys.modules["tensorflow"] = None
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1]]))
+""", Path(__file__).parent / "test_training.py", cwd=tmp_path, KERAS_BACKEND="jax")
