@@ -37,7 +37,8 @@ scratch = fit(kp.PreActResNet20(input_shape=shape, classes=classes), 0.05)
 
 model = kp.PreActResNet20(weights="cifar10", input_shape=shape, classes=classes)
 kp.freeze(model, until="stage3")
-tuned = fit(model, 0.05)
+# Frozen batch normalization does not hold the trained layers in check: at 0.05 they diverge.
+tuned = fit(model, 0.01)
 print(f"Test accuracy after {options.epochs} epochs: {scratch:.1%} from scratch, {tuned:.1%} fine-tuned")
 
 options.output.mkdir(parents=True, exist_ok=True)
