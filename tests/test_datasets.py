@@ -1,5 +1,6 @@
 """Data from arrays, .npz files, folders and TensorFlow Datasets, and its augmentation."""
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -107,8 +108,8 @@ def test_unknown_data_is_refused(tmp_path):
 
 
 def test_an_unprepared_tensorflow_data_set_says_how_to_prepare_it(tmp_path, monkeypatch):
-    pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    tfds = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=tmp_path))
     with pytest.raises(ValueError, match=r"'cifar10' is not prepared in .*tfds.load\('cifar10'\)"):
         datasets.load("cifar10")
 
