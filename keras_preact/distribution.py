@@ -38,7 +38,6 @@ class Devices:
         Raises:
             ValueError: the images cannot be shared out evenly, where that is needed.
         """
-        index, count = self.part
         if self.strategy or self.replicas == 1:
             return most
         if images % self.replicas:
@@ -46,6 +45,7 @@ class Devices:
                 f"strategy='jax' shares the test images out evenly, so their number must be a multiple of "
                 f"{self.replicas}, the number of devices. Received: {images}"
             )
+        _, count = self.part
         local, devices = images // count, self.replicas // count
         return max(n for n in range(devices, max(most, devices) + 1, devices) if local % n == 0)
 

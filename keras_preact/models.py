@@ -173,11 +173,8 @@ def list_models(pattern="*"):
     Raises:
         ValueError: no name matches.
     """
-    names = fnmatch.filter(CONFIGS, pattern)
-    if not names:
-        raise ValueError(f"No model is named {pattern!r}. There are: {', '.join(CONFIGS)}")
     models = []
-    for name in names:
+    for name in _matching(pattern):
         config = CONFIGS[name]
         cost = costs.count(config)
         tags = tuple(weight.tag for weight in pretrained.index() if weight.architecture == name)
@@ -187,8 +184,15 @@ def list_models(pattern="*"):
 
 def list_weights(model="*"):
     """Returns the published `Weight`s of each architecture whose name matches `model`, with their measured errors."""
-    architectures = {info.name for info in list_models(model)}
+    architectures = _matching(model)
     return [weight for weight in pretrained.index() if weight.architecture in architectures]
+
+
+def _matching(pattern):
+    names = fnmatch.filter(CONFIGS, pattern)
+    if not names:
+        raise ValueError(f"No model is named {pattern!r}. There are: {', '.join(CONFIGS)}")
+    return names
 
 
 def preprocess_input(x, weights="cifar10", model=None, data_format=None):

@@ -13,7 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
-from keras_preact import datasets, evaluation, pretrained, runs
+from keras_preact import evaluation, pretrained, runs
 
 HERE = Path(__file__).parent
 # Published test errors in percent, of the same network and data set: what each result is held against.
@@ -42,7 +42,7 @@ def main():
     file = HERE / f"{name}.weights.h5"
     runs.replace(file, model.save_weights)
     pretrained.assign(model, pretrained.read(file), file)
-    report = evaluation.evaluate(model, datasets.load(options.data))
+    report = evaluation.evaluate(model, options.data)
     error = round(report.top1_error, 2)
     print(f"{report.wrong} of {report.images} test images wrong: {error} %; the log says {log[-1]['test_error']} %")
 
