@@ -12,13 +12,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "units", "networks", "costs", "preprocessing", "pretrained", "models", "datasets", "recipes",
-    "distribution", "runs", "training", "evaluation", "finetuning", "cli",
+    "version", "checks", "units", "networks", "costs", "preprocessing", "pretrained", "models", "recipes",
+    "augmentation", "streams", "datasets", "distribution", "runs", "training", "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
-    "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "datasets": {"keras", "numpy", "tensorflow_datasets"},
-    "recipes": {"keras"}, "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
+    "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "recipes": {"keras", "numpy"},
+    "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"},
+    "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
     "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }
