@@ -13,7 +13,8 @@ PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
     "version", "checks", "units", "networks", "costs", "preprocessing", "pretrained", "models", "recipes",
-    "augmentation", "streams", "datasets", "distribution", "runs", "training", "evaluation", "finetuning", "cli",
+    "augmentation", "streams", "datasets", "distribution", "runs", "rematerialization", "training", "evaluation",
+    "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
@@ -21,8 +22,8 @@ OUTSIDE = {
     "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
     "datasets": {"keras", "numpy", "tensorflow_datasets"},
     "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
-    "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
-    "cli": {"keras", "numpy", "rich", "PIL"},
+    "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
+    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
 
