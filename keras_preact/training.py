@@ -269,11 +269,12 @@ class _StopOnDivergence(keras.callbacks.Callback):
         self.folder, self.rates = folder, rates
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.before = epoch * self.params["steps"]
+        self.before, self.checked = epoch * self.params["steps"], -self.EVERY
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = self.before + batch
-        if batch % self.EVERY == 0:
+        if batch - self.checked >= self.EVERY:
+            self.checked = batch
             self._check("training", logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
