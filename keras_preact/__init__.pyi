@@ -124,6 +124,7 @@ from .networks import ResNet as ResNet
 from .preprocessing import Preprocessing as Preprocessing
 from .recipes import Recipe as Recipe
 from .runs import load_run as load_run
+from .simplification import simplify_for_inference as simplify_for_inference
 from .training import Engine as Engine
 from .training import train as train
 from .version import __version__ as __version__

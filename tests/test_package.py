@@ -12,12 +12,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "checks", "units", "networks", "costs", "preprocessing", "pretrained", "models", "recipes",
-    "augmentation", "streams", "datasets", "distribution", "runs", "rematerialization", "training", "evaluation",
-    "finetuning", "cli",
+    "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "pretrained", "models",
+    "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "rematerialization", "training",
+    "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
-    "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
+    "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
+    "preprocessing": {"keras", "numpy", "PIL"},
     "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "recipes": {"keras", "numpy"},
     "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
     "datasets": {"keras", "numpy", "tensorflow_datasets"},
