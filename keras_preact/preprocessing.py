@@ -58,6 +58,13 @@ class Preprocessing:
                 f"Received: {self.interpolation!r}"
             )
 
+    @property
+    def input_shape(self):
+        """Of one image, in Keras's image data format."""
+        channels = len(self.mean)
+        first = keras.config.image_data_format() == "channels_first"
+        return (channels, *self.size) if first else (*self.size, channels)
+
 
 def normalize(x, preprocessing, data_format=None):
     """Returns (x / 255 - mean) / std as float32, without changing `x`.

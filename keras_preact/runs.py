@@ -5,10 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import keras
-
 from keras_preact import pretrained
 from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.preprocessing import Preprocessing
 
 RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
@@ -103,9 +102,7 @@ def load_run(folder):
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = json.loads((folder / RUN).read_text())
     layers = pretrained.read(folder / FINAL)
-    channels = len(run["data"]["preprocessing"]["mean"])
-    size = run["data"]["preprocessing"]["size"]
-    shape = (*size, channels) if keras.config.image_data_format() == "channels_last" else (channels, *size)
+    shape = Preprocessing(**run["data"]["preprocessing"]).input_shape
     model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
     pretrained.assign(model, layers, folder / FINAL)
     return model, run
