@@ -12,14 +12,16 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "units", "networks", "costs", "preprocessing", "pretrained", "models", "datasets", "recipes",
-    "distribution", "runs", "training", "evaluation", "finetuning", "cli",
+    "version", "units", "networks", "costs", "preprocessing", "metadata", "hub", "pretrained", "models", "datasets",
+    "recipes", "distribution", "runs", "card", "publishing", "training", "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
-    "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "datasets": {"keras", "numpy", "tensorflow_datasets"},
-    "recipes": {"keras"}, "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
-    "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
+    "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"}, "models": {"keras"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"},
+    "distribution": {"keras", "tensorflow", "jax"}, "runs": {"matplotlib"}, "card": {"huggingface_hub"},
+    "publishing": {"huggingface_hub", "keras", "numpy"}, "training": {"keras", "tensorflow"},
+    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }
 

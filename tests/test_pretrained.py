@@ -26,6 +26,8 @@ def sample(request):
 
 @pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
+    if weight.where == "remote":
+        pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")
     images, labels = sample
     model = getattr(kp, weight.architecture)(weights=weight.tag)
     x = kp.preprocess_input(images, weight.tag, weight.architecture)
@@ -35,10 +37,12 @@ def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
 
 @pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_an_index_entry_is_complete_and_true(weight):
-    path = pretrained.folder() / weight.file
-    content = path.read_bytes()
-    assert (len(content), hashlib.sha256(content).hexdigest()) == (weight.size, weight.sha256)
-    assert len(content) <= 8_000_000
+    if weight.where == "bundled":
+        content = (pretrained.folder() / weight.file).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (weight.size, weight.sha256)
+        assert len(content) <= 8_000_000
+    else:
+        assert re.fullmatch("[0-9a-f]{40}", weight.revision) and "/" in weight.repository
     assert weight.measured["selection"] == "last epoch"
     assert weight.measured["error"] == pytest.approx(100 * weight.measured["wrong"] / weight.measured["images"])
     assert re.fullmatch("[0-9a-f]{40}", weight.made["commit"])
