@@ -78,35 +78,18 @@ def snapshot(address, cache=None):
         ValueError: no such form of address.
         HubError: the repository cannot be had, or is not of our layout.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_download
 
     repository, revision = parse(address)
     with explained(repository, revision):
         commit = HfApi().resolve_revision(repository, revision=revision, cache_dir=cache).resolved
-    with explained(repository, revision or commit, METADATA):
-        path = _download(repository, commit, METADATA, cache)
-    try:
-        metadata = _parsed(path)
-    except NewerFormat as error:
-        remedy = "Upgrade: pip install -U keras_preact."
-        raise HubError(repository, revision or commit, METADATA, error, remedy) from error
-    except ValueError:
-        path = _again(repository, commit, METADATA, path, cache)
-        try:
-            metadata = _parsed(path)
-        except ValueError as error:
-            _forget(path)
-            remedy = "It was downloaded twice; its owner must publish it again."
-            raise HubError(repository, revision or commit, METADATA, error, remedy) from error
+    with explained(repository, commit, METADATA):
+        size = hf_hub_download(repository, METADATA, revision=commit, cache_dir=cache, dry_run=True).file_size
+    if size and size > MAX_METADATA:
+        remedy = f"keras_preact writes at most {MAX_METADATA}; another program made this repository."
+        raise HubError(repository, commit, METADATA, f"it has {size} bytes", remedy)
+    metadata = _checked(repository, commit, METADATA, cache, lambda path: Metadata.from_json(path.read_text("utf-8")))
     return Snapshot(repository, commit, metadata, cache)
-
-
-def _parsed(path):
-    with open(path, encoding="utf-8") as file:
-        text = file.read(MAX_METADATA + 1)
-    if len(text) > MAX_METADATA:
-        raise ValueError(f"it has more than {MAX_METADATA} bytes")
-    return Metadata.from_json(text)
 
 
 def fetch(repository, commit, file, sha256, cache=None):
@@ -117,19 +100,33 @@ def fetch(repository, commit, file, sha256, cache=None):
     Raises:
         HubError: the file cannot be had, or is not the published one.
     """
+    def compared(path):
+        found = digest(path)
+        if found != sha256:
+            raise ValueError(f"its sha256 is {found} instead of {sha256}")
+        return path
+
+    return _checked(repository, commit, file, cache, compared)
+
+
+def _checked(repository, commit, file, cache, check):
+    """Returns what `check` makes of a file, which raises ValueError where it is not the published one."""
     with explained(repository, commit, file):
         path = _download(repository, commit, file, cache)
-    if digest(path) == sha256:
-        return path
-    path = _again(repository, commit, file, path, cache)
-    found = digest(path)
-    if found != sha256:
+    try:
+        return check(path)
+    except NewerFormat as error:
+        raise HubError(repository, commit, file, error, "Upgrade: pip install -U keras_preact.") from error
+    except ValueError:
+        path = _again(repository, commit, file, path, cache)
+    try:
+        return check(path)
+    except ValueError as error:
         _forget(path)
         raise HubError(
-            repository, commit, file, f"it was downloaded twice and is damaged: sha256 {found} instead of {sha256}",
-            "Try again later; if that stays so, a proxy changes the files or its owner must publish it again.",
-        )
-    return path
+            repository, commit, file, f"it was downloaded twice and is not what was published: {error}",
+            "Try again later; if that stays so, a proxy changes the files, or its owner must publish it again.",
+        ) from error
 
 
 def cached(repository, commit, file):
@@ -180,16 +177,17 @@ def explained(repository, revision, file=None, before=""):
     except HubError:
         raise
     except Exception as error:
-        reason, remedy = _reason(error, repository)
+        reason, remedy = _reason(error, repository, revision)
         raise HubError(repository, revision, file, before + reason, remedy) from error
 
 
-def _reason(error, repository):
-    from huggingface_hub import constants, errors
+def _reason(error, repository, revision):
+    from huggingface_hub import constants, errors, get_token
 
     # The client wraps what happened. HTTPError is of the HTTP library it uses, and the Hub's answers are such, too.
     while not isinstance(error, errors.HTTPError) and error.__cause__ is not None:
         error = error.__cause__
+    pull = f"keras-preact pull {repository}" + (f"@{revision}" if revision else "")
     log_in = "Log in with `hf auth login`, or set HF_TOKEN."
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
@@ -214,7 +212,7 @@ def _reason(error, repository):
             return "somebody else changed the branch meanwhile (412)", "Try again."
         return f"the Hub answered {status}", "Try again later."
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE forbids to ask the Hub for it", f"Fetch it once, online: keras-preact pull {repository}"
+        return "HF_HUB_OFFLINE forbids to ask the Hub for it", f"Fetch it once, online: {pull}"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return (
             f"it cannot be written to the cache, {constants.HF_HUB_CACHE}: {error.strerror}",
@@ -223,13 +221,7 @@ def _reason(error, repository):
     if isinstance(error, (OSError, errors.HTTPError)):
         return (
             f"the connection to {constants.ENDPOINT} failed or broke off ({type(error).__name__})",
-            f"Try again when there is a network; what `keras-preact pull {repository}` fetched before needs none.",
+            f"Try again when there is a network; what `{pull}` fetched before needs none.",
         )
-    return f"the Hub's client failed ({type(error).__name__}: {_without_token(str(error))})", "Try again."
-
-
-def _without_token(text):
-    from huggingface_hub import get_token
-
-    token = get_token()
-    return text.replace(token, "...") if token else text
+    text = " ".join(str(error).split()).replace(get_token() or "\n", "...")
+    return f"the Hub's client failed ({type(error).__name__}: {text})", "Try again."

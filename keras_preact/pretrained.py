@@ -173,8 +173,15 @@ def _layers(file):
             if len(variables):
                 if "name" not in variables.attrs:
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
-                layers[variables.attrs["name"]] = [np.array(variables[str(i)]) for i in range(len(variables))]
+                layers[variables.attrs["name"]] = [_array(h5, variables[str(i)]) for i in range(len(variables))]
     return layers
+
+
+def _array(h5, dataset):
+    # HDF5 can take values from any file of the machine, or claim more of them than there are.
+    if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
+        raise KeyError(f"the values of {dataset.name} are not in it")
+    return np.array(dataset)
 
 
 def assign(model, layers, source, keep_head=False):

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import cli, hub, models, pretrained, runs
+from keras_preact import cli, hub, models, pretrained, publishing, runs
 
 ROOT = Path(__file__).parent.parent
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 8, 8, 3), dtype="uint8")
@@ -191,7 +191,7 @@ def test_what_is_no_repository_of_ours(server):
 # Faults of a file: what is spoilt, how often, and the message; None where the file comes in the end.
 FAULTS = [
     ("flip", 1, None),
-    ("flip", 9, "downloaded twice and is damaged: sha256 "),
+    ("flip", 9, "downloaded twice and is not what was published: its sha256 is "),
     ("truncate", 1, None),
     ("short", 9, "failed or broke off"),
     ("reset", 9, "failed or broke off"),
@@ -263,7 +263,7 @@ def spoilt(change):
     (spoilt(lambda v: v["preprocessing"].update(mean=[float("nan")] * 3)), "NaN is no value of JSON"),
     (spoilt(lambda v: v["measured"].update(error=10**400)), "too large"),
     (spoilt(lambda v: v.update(labels=["a" * 2000])), "labels has a value that is not allowed"),
-    (spoilt(lambda v: v.update(licence="x" * 2_000_000)), "more than 1000000 bytes"),
+    (spoilt(lambda v: v.update(licence="x" * 2_000_000)), "bytes. keras_preact writes at most 1000000"),
     (lambda text: b"[" * 100_000, "nested too deeply"),
     (lambda text: b"\x80\x04K*.", "keras_preact.json of hf://"),
     (lambda text: text.replace(b"0.5", b"0.6", 1).replace(b"PreActResNet20", b"PreActResNet21"), "its sha256 is not"),
@@ -275,6 +275,8 @@ def test_metadata_that_is_refused(change, message, published, server):
         kp.from_hub(published)
     one_line(error, f"keras_preact.json of hf://{published}@", message)
     assert not [path for _, path in server.requests if "/content/" in path or path.endswith(".h5")]
+    if "bytes" in message:  # it is not even downloaded
+        assert not cached_files(published)
 
 
 def test_the_schema_knows_every_field():
@@ -463,16 +465,32 @@ def test_a_push_is_read_back(run, server):
     name = f"owner/readback-{next(numbers)}"
     with server.fault("flip", r"/content/.*/golden\.npz"), pytest.raises(hub.HubError) as error:
         kp.push_to_hub(run, name)
-    one_line(error, f"golden.npz of hf://{name}@", "is damaged")
+    one_line(error, f"golden.npz of hf://{name}@", "is not what was published")
 
 
-def test_a_push_over_that_of_somebody_else_is_refused(published, run, server):
+def test_a_push_over_that_of_somebody_else_is_refused(published, run, server, monkeypatch):
+    stored, write = server.repositories[published], publishing._write
+
+    def meanwhile(*arguments):
+        stored.put({"note.txt": b"of somebody else"})
+        return write(*arguments)
+
+    monkeypatch.setattr(publishing, "_write", meanwhile)
     model, _ = runs.load_run(run)
     helpers.randomize(model, 5)
-    metadata = hub.snapshot(published).metadata
-    with server.fault("412", "/commit/", "POST"), pytest.raises(hub.HubError) as error:
-        kp.push_to_hub(model, published, metadata)
+    with pytest.raises(hub.HubError) as error:
+        kp.push_to_hub(model, published, hub.snapshot(published).metadata)
     one_line(error, "somebody else changed the branch meanwhile (412)")
+    assert "note.txt" in stored.head()
+
+
+def test_golden_outputs_that_another_machine_rounds_otherwise_are_kept(run, server, monkeypatch):
+    name, outputs = f"owner/golden-{next(numbers)}", publishing._outputs
+    first = kp.push_to_hub(run, name)
+    monkeypatch.setattr(publishing, "_outputs", lambda *arguments: outputs(*arguments) * (1 + 1e-6))
+    assert kp.push_to_hub(run, name).commit == first.commit
+    monkeypatch.setattr(publishing, "_outputs", lambda *arguments: outputs(*arguments) * 1.01)
+    assert kp.push_to_hub(run, name).commit != first.commit
 
 
 def test_the_default_transfer_is_xet(first_published, run, server, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -82,3 +83,22 @@ def test_weights_of_one_tag_that_differ_ask_for_the_model(monkeypatch):
     np.testing.assert_allclose(
         kp.preprocess_input(np.full((1, 8, 8, 1), 51, "uint8"), model="PreActResNet32")[0, 0, 0], 0.2
     )
+
+
+@pytest.mark.parametrize("place", ["link", "values", "nowhere"])
+def test_values_from_other_files_are_refused(place, tmp_path):
+    secret, path = tmp_path / "secret.h5", tmp_path / "model.weights.h5"
+    with h5py.File(secret, "w") as h5:
+        h5["vars/0"] = np.ones(3)
+        h5["vars"].attrs["name"] = "stem_conv"
+    with h5py.File(path, "w") as h5:
+        if place == "link":
+            h5["layers/conv2d"] = h5py.ExternalLink(str(secret), "/")
+        else:
+            variables = h5.create_group("layers/conv2d/vars")
+            variables.attrs["name"] = "stem_conv"
+            external = [(str(secret), 0, 24)] if place == "values" else None
+            chunks = None if external else (10,)
+            variables.create_dataset("0", (3 if external else 10**15,), "float64", external=external, chunks=chunks)
+    with pytest.raises(ValueError, match="cannot be read as Keras weights.*are not in it"):
+        pretrained.read(path)
