@@ -30,7 +30,7 @@ Without that package `keras.saving.load_model("hf://{repository}")` opens it; it
 
 ## Training and results
 
-{error} % top-1 error on {dataset}, {images:,} images, {split}; crop {crop}; {selection}.
+{error} % top-1 error on {dataset}, {split}, {images:,} images; crop {crop}; {selection}.
 {training}
 `keras_preact.json` holds all of this and the sha256 of every file, `golden.npz` pixel values and the outputs they give.
 
@@ -90,11 +90,14 @@ def _data(metadata):
 
 
 def _training(metadata):
-    made = metadata.made
-    lines = []
-    if "recipe" in made:
-        recipe = ", ".join(f"{name} {json.dumps(value)}" for name, value in made["recipe"].items() if value is not None)
-        lines.append(f"Trained once, with seed {made['seed']}, by this recipe: {recipe}.")
+    """The lines that say how it was made, and the curve."""
+    lines = [f"- {name}: {_words(value)}" for name, value in metadata.made.items()]
     if "curve.png" in metadata.files:
-        lines.append("\n![Training loss and test error by epoch](curve.png)")
-    return "\n".join(lines) + "\n"
+        lines.append("\n![training loss and test error by epoch](curve.png)")
+    return "\n".join(["", *lines, ""]) if lines else ""
+
+
+def _words(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {json.dumps(item)}" for name, item in value.items())
+    return json.dumps(value)

@@ -337,6 +337,7 @@ def test_tokens_stay_with_the_hub(published, server, monkeypatch):
 LOAD = "import sys, keras_preact as kp; print(kp.from_hub(sys.argv[1]).labels)"
 
 
+@pytest.mark.slow
 def test_pulled_weights_need_no_network(published, server, tmp_path):
     environment = {"HF_HOME": str(tmp_path)}
     pull = "import sys; from keras_preact import cli; sys.exit(cli.main(['pull', sys.argv[1]]))"
@@ -350,6 +351,7 @@ def test_pulled_weights_need_no_network(published, server, tmp_path):
     assert out == "('0', '1', '2', '3')\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment, parts", [
     ({"HF_HUB_OFFLINE": "1"}, ("HF_HUB_OFFLINE forbids", "keras-preact pull owner/cold")),
     ({"HF_ENDPOINT": "http://127.0.0.1:1"}, ("the connection to http://127.0.0.1:1 failed", "(ConnectError)")),
@@ -364,6 +366,7 @@ def test_a_cold_cache_without_a_network(environment, parts, tmp_path):
         assert part in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported(published, tmp_path):
     code = """
 import resource, sys
@@ -380,6 +383,7 @@ except OSError as error:
     assert helpers.run_python(LOAD, published, cwd=tmp_path, HF_HOME=str(tmp_path)) == "('0', '1', '2', '3')\n"
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_at_once(published, server, tmp_path):
     code = "import sys, keras; from keras_preact import hub\ninput()\n" \
         "s = hub.snapshot(sys.argv[1]); print(hub.digest(s.file('model.weights.h5')))"
@@ -493,6 +497,7 @@ def test_golden_outputs_that_another_machine_rounds_otherwise_are_kept(run, serv
     assert kp.push_to_hub(run, name).commit != first.commit
 
 
+@pytest.mark.slow
 def test_the_default_transfer_is_xet(first_published, run, server, tmp_path, monkeypatch):
     # hf_xet takes a folder for the storage that the Hub runs, and the server cannot know the hashes xet gives files.
     import hf_xet
@@ -577,7 +582,8 @@ def test_the_card(published, run, server, tmp_path, monkeypatch, capsys):
     assert (result.dataset_name, result.dataset_split, result.metric_type) == ("data", "test", "accuracy")
     (line,) = runs.read_log(run / runs.LOG)
     assert result.metric_value == pytest.approx(1 - float(line["test_error"]) / 100)
-    assert "269,332 parameters" in text and "hf_owner" not in text and len(text) < 5000
+    assert "269,332 parameters" in text and "- seed: 1\n" in text and "epochs 1, batch_size 8" in text
+    assert "hf_owner" not in text and len(text) < 5000
 
     # Its example runs as it stands there.
     from PIL import Image
