@@ -53,7 +53,10 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
     if at:
         raise ValueError(f"Give the branch as `revision`. Received: {repository!r}")
     if keras.config.image_data_format() != "channels_last":
-        raise ValueError("Networks are published with channels last: keras.config.set_image_data_format(...).")
+        raise ValueError(
+            "Networks are published with the channels last: keras.config.set_image_data_format('channels_last'). "
+            f"Received: {keras.config.image_data_format()!r}"
+        )
     run = None if isinstance(source, keras.Model) else Path(source)
     if run:
         source, metadata = _of_run(run)
@@ -74,13 +77,15 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
 
 def _of_run(folder):
     model, run = runs.load_run(folder)
-    last = runs.read_log(folder / runs.LOG)[-1]
+    log = runs.read_log(folder / runs.LOG)
+    if not log:
+        raise ValueError(f"{folder} has no {runs.LOG}, which tells the error that is published with the network.")
     preprocessing = Preprocessing(**run["data"]["preprocessing"])
     dataset, _, held_out = run["data"]["name"].partition("-holdout")
     return model, Metadata(
         run["model"], NetworkConfig(**run["config"]), preprocessing, tuple(run["labels"]), dataset,
         measured={
-            "error": float(last["test_error"]), "images": run["data"]["test_images"],
+            "error": float(log[-1]["test_error"]), "images": run["data"]["test_images"],
             "split": f"{held_out} held-out training images" if held_out else "test",
             "crop": "x".join(map(str, preprocessing.size)), "selection": SELECTION,
         },
@@ -90,6 +95,7 @@ def _of_run(folder):
 
 def _checked(model, metadata):
     """Returns the network of `metadata` with the weights of `model`, and pixel values with the outputs they give."""
+    Metadata.from_json(metadata.to_json())
     network = _network(metadata)
     pretrained.assign(network, {x.name: x.get_weights() for x in model.layers if x.weights}, f"the model {model.name}")
     images = np.random.default_rng(0).integers(0, 256, (2, *metadata.preprocessing.input_shape), dtype="uint8")

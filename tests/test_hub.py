@@ -324,6 +324,19 @@ def test_names_and_revisions_that_do_not_exist(published, server):
         one_line(error, f"hf://{published}@{revision}", "no such branch, tag or commit", "/commits lists them")
 
 
+@pytest.mark.parametrize("token, message", [
+    ("", "(401)"), ("hf_wrong", "does not accept the token (401)"), ("hf_reader", "token does not permit this (403)"),
+])
+def test_who_may_write(token, message, published, run, server, monkeypatch):
+    server.tokens["hf_reader"] = "reader"
+    monkeypatch.setenv("HF_TOKEN", token)
+    for name in (published, "owner/new"):
+        with pytest.raises(hub.HubError) as error:
+            kp.push_to_hub(run, name)
+        one_line(error, f"hf://{name}@main", message, "hf auth login")
+    assert len(server.repositories[published].commits) == 2 and "owner/new" not in server.repositories
+
+
 def test_tokens_stay_with_the_hub(published, server, monkeypatch):
     # The content host refuses requests with a token; a message in which the Hub repeats one does not pass it on.
     kp.from_hub(published)
@@ -555,6 +568,8 @@ def test_a_model_must_be_what_its_metadata_says(published, server):
         kp.push_to_hub(logits, "owner/model", metadata)
     with pytest.raises(ValueError, match="do not fit"):
         kp.push_to_hub(model, "owner/model", dataclasses.replace(metadata, labels=("a", "b")))
+    with pytest.raises(ValueError, match="measured must have the keys error, images.*missing or unknown: ..crop"):
+        kp.push_to_hub(model, "owner/model", dataclasses.replace(metadata, measured={"error": 1.0}))
     with pytest.raises(ValueError, match="Give the branch as `revision`"):
         kp.push_to_hub(model, "owner/model@main", metadata)
     with pytest.raises(ValueError, match="holds no finished run"):
