@@ -81,13 +81,15 @@ def _of_run(folder):
     if not log:
         raise ValueError(f"{folder} has no {runs.LOG}, which tells the error that is published with the network.")
     preprocessing = Preprocessing(**run["data"]["preprocessing"])
-    dataset, _, held_out = run["data"]["name"].partition("-holdout")
+    crop = "x".join(map(str, preprocessing.size))
+    if preprocessing.crop < 1:
+        crop += f" of images whose shorter side is {round(min(preprocessing.size) / preprocessing.crop)}"
     return model, Metadata(
-        run["model"], NetworkConfig(**run["config"]), preprocessing, tuple(run["labels"]), dataset,
+        run["model"], NetworkConfig(**run["config"]), preprocessing, tuple(run["labels"]), run["data"]["name"],
         measured={
             "error": float(log[-1]["test_error"]), "images": run["data"]["test_images"],
-            "split": f"{held_out} held-out training images" if held_out else "test",
-            "crop": "x".join(map(str, preprocessing.size)), "selection": SELECTION,
+            "split": "held out of the training images" if run.get("hold_out") else "test", "crop": crop,
+            "selection": SELECTION,
         },
         made={key: run[key] for key in ("recipe", "seed", "engine", "environment")},
     )

@@ -584,6 +584,23 @@ def test_a_dry_run_asks_nobody(run, server, capsys):
     assert set(re.findall(r"^ +[\d,]+  (\S+)$", out, re.MULTILINE)) == FILES
 
 
+def test_what_a_run_was_measured_on_is_told_exactly(run, tmp_path):
+    held = shutil.copytree(run, tmp_path / "held")
+    record = json.loads((held / "run.json").read_text())
+    record["hold_out"] = 4
+    record["data"]["preprocessing"]["crop"] = 0.5
+    (held / "run.json").write_text(json.dumps(record))
+    card = kp.push_to_hub(held, "owner/held", dry_run=True).card
+    assert re.search(
+        r"[\d.]+ % top-1 error on data, held out of the training images, 4 images; "
+        r"crop 8x8 of images whose shorter side is 16; last epoch\.\n", card
+    )
+    assert "split: held out of the training images\n" in card
+    (held / "log.csv").unlink()
+    with pytest.raises(ValueError, match="has no log.csv"):
+        kp.push_to_hub(held, "owner/held", dry_run=True)
+
+
 def test_the_card(published, run, server, tmp_path, monkeypatch, capsys):
     text = server.repositories[published].head()["README.md"].content.decode()
     card = huggingface_hub.ModelCard(text)

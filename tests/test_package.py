@@ -12,13 +12,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "units", "networks", "costs", "preprocessing", "metadata", "hub", "pretrained", "models", "datasets",
-    "recipes", "distribution", "runs", "card", "publishing", "training", "evaluation", "finetuning", "cli",
+    "version", "checks", "units", "networks", "costs", "preprocessing", "metadata", "hub", "pretrained", "models",
+    "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "card", "publishing", "training",
+    "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
-    "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"}, "models": {"keras"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"},
+    "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "recipes": {"keras", "numpy"},
+    "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"},
     "distribution": {"keras", "tensorflow", "jax"}, "runs": {"matplotlib"}, "card": {"huggingface_hub"},
     "publishing": {"huggingface_hub", "keras", "numpy"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
