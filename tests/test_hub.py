@@ -28,6 +28,7 @@ FILES = {
     "config.json", "metadata.json", "model.weights.h5", "keras_preact.json", "golden.npz", "README.md", "log.csv",
     "curve.png",
 }
+OWNER = hub_server.LIVE or "owner"
 numbers = itertools.count()
 
 
@@ -51,32 +52,41 @@ def repository(request):
             "KERAS_PREACT_LIVE_HUB asks for the live Hub" if hub_server.LIVE
             else "set KERAS_PREACT_LIVE_HUB=owner, and HF_TOKEN with write permission, for the live Hub"
         )
-    name = f"{hub_server.LIVE or 'owner'}/keras-preact-test-{os.getpid()}-{next(numbers)}"
+    name = f"{OWNER}/keras-preact-test-{os.getpid()}-{next(numbers)}"
     yield name
     huggingface_hub.HfApi().delete_repo(name, missing_ok=True)
 
 
-@pytest.fixture
-def server():
+@pytest.fixture(scope="session")
+def loopback():
     if hub_server.LIVE:
         pytest.skip("the live Hub has no faults on demand")
-    del hub_server.SERVER.requests[:]
     return hub_server.SERVER
+
+
+@pytest.fixture
+def server(loopback):
+    del loopback.requests[:]
+    return loopback
 
 
 @pytest.fixture(scope="session")
 def first_published(run):
-    kp.push_to_hub(run, "owner/first")
-    return hub_server.SERVER.repositories["owner/first"].head()
+    name = f"{OWNER}/keras-preact-test-{os.getpid()}-first"
+    kp.push_to_hub(run, name, private=True)
+    yield name
+    huggingface_hub.HfApi().delete_repo(name)
 
 
 @pytest.fixture
-def published(server, first_published):
-    """A repository on loopback that holds `run`, and of which nothing is cached."""
+def published(first_published):
+    """A repository that holds `run`; on loopback another for each test, of which nothing is cached."""
+    if hub_server.LIVE:
+        return first_published
     name = f"owner/published-{next(numbers)}"
-    server.repositories[name] = stored = hub_server.Repository()
-    stored.commit("main", first_published)
-    del server.requests[:]
+    repositories = hub_server.SERVER.repositories
+    repositories[name] = stored = hub_server.Repository()
+    stored.commit("main", repositories[first_published].head())
     return name
 
 
@@ -314,10 +324,10 @@ def test_who_may_read(published, server, monkeypatch):
     kp.from_hub(published)
 
 
-def test_names_and_revisions_that_do_not_exist(published, server):
+def test_names_and_revisions_that_do_not_exist(published):
     with pytest.raises(hub.HubError) as error:
-        kp.from_hub("owner/none")
-    one_line(error, "hf://owner/none@main", "no such repository", "(404)")
+        kp.from_hub(f"{published}-none")
+    one_line(error, f"hf://{published}-none@main", "no such repository", "(404)")
     for revision in ("none", "0" * 40):
         with pytest.raises(hub.HubError) as error:
             kp.from_hub(f"{published}@{revision}")
@@ -397,7 +407,7 @@ except OSError as error:
 
 
 @pytest.mark.slow
-def test_two_processes_fetch_at_once(published, server, tmp_path):
+def test_two_processes_fetch_at_once(published, tmp_path):
     code = "import sys, keras; from keras_preact import hub\ninput()\n" \
         "s = hub.snapshot(sys.argv[1]); print(hub.digest(s.file('model.weights.h5')))"
     environment = os.environ | {"HF_HOME": str(tmp_path)}
@@ -408,7 +418,7 @@ def test_two_processes_fetch_at_once(published, server, tmp_path):
         ) for _ in range(2)
     ]
     results = [process.communicate("\n", timeout=100) for process in both]
-    expected = server.repositories[published].head()["model.weights.h5"].sha256
+    expected = hub.snapshot(published).metadata.files["model.weights.h5"]
     assert [out for out, _ in results] == [f"{expected}\n"] * 2, results
 
 
@@ -515,7 +525,7 @@ def test_the_default_transfer_is_xet(first_published, run, server, tmp_path, mon
     # hf_xet takes a folder for the storage that the Hub runs, and the server cannot know the hashes xet gives files.
     import hf_xet
 
-    for name, blob in first_published.items():
+    for name, blob in server.repositories[first_published].head().items():
         (tmp_path / name).write_bytes(blob.content)
         (info,) = hf_xet.hash_files([str(tmp_path / name)])
         if blob.lfs:
@@ -601,8 +611,8 @@ def test_what_a_run_was_measured_on_is_told_exactly(run, tmp_path):
         kp.push_to_hub(held, "owner/held", dry_run=True)
 
 
-def test_the_card(published, run, server, tmp_path, monkeypatch, capsys):
-    text = server.repositories[published].head()["README.md"].content.decode()
+def test_the_card(published, run, tmp_path, monkeypatch, capsys):
+    text = Path(huggingface_hub.hf_hub_download(published, "README.md")).read_text()
     card = huggingface_hub.ModelCard(text)
     card.validate()
     data = card.data.to_dict()
