@@ -63,6 +63,7 @@ def _parser():
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
     verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
     verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
@@ -251,7 +252,7 @@ def _train(options):
             changes[field] = getattr(options, field)
     engine = training.Engine(
         options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm,
+        options.steps_per_execution, options.batch_norm, options.rematerialize,
     )
     recipe = dataclasses.replace(recipe, **changes)
     try:

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
     "version", "checks", "units", "networks", "costs", "preprocessing", "metadata", "hub", "pretrained", "models",
-    "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "card", "publishing", "training",
-    "evaluation", "finetuning", "cli",
+    "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "card", "publishing", "rematerialization",
+    "training", "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
@@ -22,8 +22,8 @@ OUTSIDE = {
     "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
     "datasets": {"keras", "numpy", "tensorflow_datasets"},
     "distribution": {"keras", "tensorflow", "jax"}, "runs": {"matplotlib"}, "card": {"huggingface_hub"},
-    "publishing": {"huggingface_hub", "keras", "numpy"}, "training": {"keras", "tensorflow"},
-    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
+    "publishing": {"huggingface_hub", "keras", "numpy"}, "rematerialization": {"keras"},
+    "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
