@@ -1,6 +1,5 @@
 """The index of published weights, and reading, checking and assigning them."""
 import dataclasses
-import hashlib
 import json
 import os
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from keras_preact import hub
 from keras_preact.preprocessing import LABELS, Preprocessing
 
 HEAD = "predictions"
@@ -23,10 +23,11 @@ class Weight:
         architecture: name of the builder.
         tag: what `weights=` takes; the data set it was trained on, and the recipe if there are several.
         dataset: the data set it was trained on.
-        file: name of the .weights.h5 file.
+        file: name of the .weights.h5 file where it ships with the package.
         size: of the file in bytes.
         sha256: of the file.
-        repository, revision: on the Hugging Face Hub, None until published.
+        repository, revision: on the Hugging Face Hub, "owner/name" and a commit, where the same file is
+            model.weights.h5; None until published.
         preprocessing: a `Preprocessing`.
         labels: name of the label set.
         licence: SPDX name.
@@ -51,6 +52,14 @@ class Weight:
     @property
     def classes(self):
         return len(LABELS[self.labels])
+
+    @property
+    def where(self):
+        """Its file is "bundled" with the package, "cached" from the Hub, or "remote"."""
+        if (folder() / self.file).is_file():
+            return "bundled"
+        cached = self.repository and hub.cached(self.repository, self.revision, hub.WEIGHTS)
+        return "cached" if cached else "remote"
 
 
 def folder():
@@ -77,7 +86,7 @@ def find(architecture, tag):
     if tag not in tags:
         elsewhere = sorted({weight.architecture for weight in index() if weight.tag == tag})
         raise ValueError(
-            "`weights` must be None, a tag of the index or a path to a .weights.h5 or .keras file. "
+            "`weights` must be None, a tag of the index, 'hf://owner/name' or a path to a .weights.h5 or .keras file. "
             f"{architecture} has {_list(tags) or 'no published weights'}. Received: {tag!r}"
             + (f", which there is for {', '.join(elsewhere)}." if elsewhere else ".")
         )
@@ -110,21 +119,25 @@ def is_path(weights):
 
 
 def verified(weight):
-    """Returns the path of the weight's file, once its size and sha256 are those of the index.
+    """Returns the path of the weight's file, once its sha256 is that of the index.
+
+    The file that ships with the package comes first, then the cache, then the Hub.
 
     Raises:
-        ValueError: the file is missing or is not the published one.
+        ValueError: the file that ships is missing or is not the published one.
+        HubError: the file cannot be had from the Hub, or is not the published one.
     """
     path = folder() / weight.file
     remedy = "Install the package again."
     if not path.is_file():
+        if weight.repository:
+            return hub.fetch(weight.repository, weight.revision, hub.WEIGHTS, weight.sha256)
         raise ValueError(f"The weights {weight.tag!r} of {weight.architecture} are missing: {path}. {remedy}")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
+    found = hub.digest(path)
     if found != weight.sha256:
         raise ValueError(
-            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {len(content)} bytes and "
-            f"sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
+            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {path.stat().st_size} bytes "
+            f"and sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
         )
     return path
 
@@ -160,8 +173,15 @@ def _layers(file):
             if len(variables):
                 if "name" not in variables.attrs:
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
-                layers[variables.attrs["name"]] = [np.array(variables[str(i)]) for i in range(len(variables))]
+                layers[variables.attrs["name"]] = [_array(h5, variables[str(i)]) for i in range(len(variables))]
     return layers
+
+
+def _array(h5, dataset):
+    # HDF5 can take values from any file of the machine, or claim more of them than there are.
+    if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
+        raise KeyError(f"the values of {dataset.name} are not in it")
+    return np.array(dataset)
 
 
 def assign(model, layers, source, keep_head=False):
