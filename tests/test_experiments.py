@@ -94,7 +94,7 @@ def test_a_report_of_runs(rows, tmp_path):
     assert "| another row | digits | fail | fail (n=1) |  |" in text
     assert "| the same network | digits | 6.37 | 6.00 (7.00 ± 2.65, n=3) |" in text
     assert (tmp_path / "report.md").read_text() == text and "![fig](fig.png)" in text
-    assert Image.open(tmp_path / "fig.png").size[0] > 300
+    assert (tmp_path / "fig.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "report.csv", newline="") as file:
         first, second, *_ = csv.DictReader(file)
     assert (first["median"], first["mean"], first["std"]) == ("6.00", "7.00", "2.65")
