@@ -102,6 +102,13 @@ def _parser():
     verb.add_argument("--output", default="runs/paper", help="folder of `reproduce` (default: %(default)s)")
     verb.set_defaults(run=_report)
 
+    verb = verbs.add_parser("signals", help="plot how signals and gradients pass through each shortcut and order")
+    verb.add_argument("--depth", type=_positive, default=110, help="layers (default: %(default)s)")
+    verb.add_argument("--data", help="TensorFlow data set, .npz file or folder (default: noise)")
+    verb.add_argument("--steps", type=int, default=0, help="of training before the measurement (default: 0)")
+    verb.add_argument("--output", default="signals.png", help="PNG (default: %(default)s)")
+    verb.set_defaults(run=_signals)
+
     verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
     verb.add_argument("name", nargs="?", help="of a recipe")
     verb.set_defaults(run=_recipes)
@@ -386,6 +393,19 @@ def _report(options):
     from keras_preact import reporting
 
     print(reporting.report(options.output))
+    return 0
+
+
+def _signals(options):
+    from rich.console import Console
+
+    from keras_preact import signals
+
+    table = _table("Compared", "Unit", "Output, first to last unit (RMS)", "Gradient, first to last unit (RMS)")
+    for (panel, label), found in signals.plot(options.output, options.depth, options.data, options.steps).items():
+        table.add_row(panel, label, *(f"{values[0]:.3g} to {values[-1]:.3g}" for values in found))
+    Console().print(table)
+    print(f"See {options.output}")
     return 0
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 from keras_preact import recipes, runs
 from keras_preact.experiments import EXPERIMENTS, TABLES, find, results
 
-# Which runs a figure of the paper shows, by table and row.
+# Which runs a figure of the paper shows: its title, and the table and rows.
 FIGURES = {
-    "fig1": ("table3", ("ResNet-1001, baseline unit, cifar10", "ResNet-1001, pre-activation unit, cifar10")),
-    "fig3a": ("table1", ("original", "constant scaling 0.5, 0.5")),
-    "fig3b": ("table1", ("original", "exclusive gating, bias -6")),
-    "fig3c": ("table1", ("original", "shortcut-only gating, bias 0")),
-    "fig3d": ("table1", ("original", "1x1 conv shortcut")),
-    "fig6left": ("table2", ("original, ResNet-110", "bn after addition, ResNet-110")),
-    "fig6right": ("table2", ("original, ResNet-164", "full preactivation, ResNet-164")),
+    "fig1": (
+        "Fig. 1", "table3", ("ResNet-1001, baseline unit, cifar10", "ResNet-1001, pre-activation unit, cifar10")
+    ),
+    "fig3a": ("Fig. 3(a)", "table1", ("original", "constant scaling 0.5, 0.5")),
+    "fig3b": ("Fig. 3(b)", "table1", ("original", "exclusive gating, bias -6")),
+    "fig3c": ("Fig. 3(c)", "table1", ("original", "shortcut-only gating, bias 0")),
+    "fig3d": ("Fig. 3(d)", "table1", ("original", "1x1 conv shortcut")),
+    "fig6left": ("Fig. 6, left", "table2", ("original, ResNet-110", "bn after addition, ResNet-110")),
+    "fig6right": ("Fig. 6, right", "table2", ("original, ResNet-164", "full preactivation, ResNet-164")),
 }
 COLUMNS = (
     "table", "row", "data", "published_error", "epochs", "full_length", "runs", "median", "mean", "std", "errors",
@@ -65,7 +67,7 @@ def _row(experiment, result):
 
 def _figures(output, found):
     """Draws the figures of the paper of which there are runs, and yields their names."""
-    for name, (table, rows) in FIGURES.items():
+    for name, (title, table, rows) in FIGURES.items():
         experiments = [experiment for experiment in find(table) if experiment.row in rows]
         # The longest runs that all curves have, or as many of them as there are.
         lengths = [{result.epochs for result in found[experiment]} for experiment in experiments]
@@ -79,7 +81,7 @@ def _figures(output, found):
                 if result.epochs == epochs and log:
                     logs[experiment.row] = log
         full = epochs == recipes.find(experiments[0].recipe).epochs
-        runs.plot(logs, output / f"{name}.png", name + ("" if full else f", shortened to {epochs} epochs"))
+        runs.plot(logs, output / f"{name}.png", title + ("" if full else f", shortened to {epochs} epochs"))
         yield name
 
 

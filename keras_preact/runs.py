@@ -93,6 +93,7 @@ def plot(logs, path, title, measured="test"):
     right.set(ylabel=f"{measured} error (%)", ylim=(0, None))
     if len(logs) > 1:
         right.legend(loc="upper right")
+    left.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     replace(Path(path), lambda new: figure.savefig(new, dpi=100))
     plt.close(figure)

@@ -65,7 +65,7 @@ def rows(monkeypatch):
     for module in (reporting, experiments):
         monkeypatch.setattr(module, "EXPERIMENTS", (ROW, OTHER, SAME))
         monkeypatch.setattr(module, "TABLES", ("table2", "table3"))
-    monkeypatch.setattr(reporting, "FIGURES", {"fig": ("table2", ("a row", "another row"))})
+    monkeypatch.setattr(reporting, "FIGURES", {"fig": ("Fig.", "table2", ("a row", "another row"))})
 
 
 def write_run(output, experiment, seed, errors, epochs=4, end=runs.FINAL, **changes):

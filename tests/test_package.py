@@ -14,7 +14,8 @@ PACKAGE = ROOT / "keras_preact"
 ROOMS = (
     "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "metadata", "hub",
     "pretrained", "models", "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "card",
-    "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments", "reporting", "cli",
+    "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments", "reporting", "signals",
+    "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -25,6 +26,7 @@ OUTSIDE = {
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "reporting": {"matplotlib"},
+    "signals": {"keras", "numpy", "tensorflow", "matplotlib", "rich"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
