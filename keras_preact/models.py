@@ -78,8 +78,9 @@ def _build(architecture, weights, classes, **arguments):
     check_top(top, arguments["pooling"], classes)
     if weights is None:
         return ResNet(classes=classes, **arguments)
-    is_path = pretrained.is_path(weights)
-    layers = pretrained.read(weights if is_path else pretrained.verified(pretrained.find(architecture, weights)))
+    path = weights if pretrained.is_path(weights) else pretrained.verified(pretrained.find(architecture, weights))
+    layers = pretrained.read(path)
+    arguments["config"] = _config(architecture, path)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -96,6 +97,22 @@ def _build(architecture, weights, classes, **arguments):
             stacklevel=3,
         )
     return model
+
+
+def _config(name, path):
+    """Returns the config to build: the builder's own, or the one in the layout that the file tells."""
+    config = pretrained.about(path).get("config") or CONFIGS[name]
+    if architecture(config) != name:
+        raise ValueError(f"{path} holds weights of {architecture(config)}. Received: the builder {name}")
+    return config
+
+
+def architecture(config):
+    """Returns the name of the builder whose network `config` is, in whatever layout; None if there is none."""
+    def network(config):
+        return config.order, config.join, config.unit, config.units, config.widths, config.stem
+
+    return next((name for name, other in CONFIGS.items() if network(other) == network(config)), None)
 
 
 def _check_channels(layers, architecture, input_tensor, input_shape):
@@ -201,7 +218,7 @@ def preprocess_input(x, weights="cifar10", model=None, data_format=None):
     Args:
         x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
             (..., 3, height, width) if the data format is "channels_first".
-        weights: a tag that `list_weights` names, or a `Preprocessing`.
+        weights: a tag that `list_weights` names, a file that `convert` wrote, or a `Preprocessing`.
         model: the name of the builder, where the weights of one tag differ.
         data_format: default Keras's `image_data_format`.
 
@@ -220,14 +237,19 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     Args:
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, or a list with a label for each class.
+        weights: a tag that `list_weights` names, a file that `convert` wrote, the name of a label set ("cifar10",
+            "cifar100", "imagenet", "imagenet_wordnet_ids"), or a list with a label for each class.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
         ValueError: an unknown tag, or predictions that do not have one column for each label.
     """
-    labels = preprocessing.LABELS[pretrained.describe(weights, model).labels] if isinstance(weights, str) else weights
-    return preprocessing.decode(preds, labels, top)
+    labels = weights
+    if pretrained.is_path(weights):
+        labels = _told(weights, "labels")
+    elif isinstance(weights, str) and weights not in preprocessing.LABELS:
+        labels = pretrained.describe(weights, model).labels
+    return preprocessing.decode(preds, preprocessing.LABELS[labels] if isinstance(labels, str) else labels, top)
 
 
 def load_image(file, weights="cifar10", model=None):
@@ -235,7 +257,7 @@ def load_image(file, weights="cifar10", model=None):
 
     Args:
         file: path or binary file of any format Pillow reads.
-        weights: a tag that `list_weights` names, or a `Preprocessing`.
+        weights: a tag that `list_weights` names, a file that `convert` wrote, or a `Preprocessing`.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
@@ -248,4 +270,13 @@ def load_image(file, weights="cifar10", model=None):
 def _preprocessing(weights, model):
     if isinstance(weights, preprocessing.Preprocessing):
         return weights
+    if pretrained.is_path(weights):
+        return _told(weights, "preprocessing")
     return pretrained.describe(weights, model).preprocessing
+
+
+def _told(path, what):
+    told = pretrained.about(path).get(what)
+    if told is None:
+        raise ValueError(f"{path} does not tell its {what}, as files that `convert` writes do; give them themselves.")
+    return told

@@ -10,9 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from keras_preact.networks import NetworkConfig
 from keras_preact.preprocessing import LABELS, Preprocessing
 
 HEAD = "predictions"
+ABOUT = "keras_preact"  # what a file written by `write` tells beside its weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,40 @@ def _layers(file):
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
                 layers[variables.attrs["name"]] = [np.array(variables[str(i)]) for i in range(len(variables))]
     return layers
+
+
+def write(path, model, config, preprocessing, labels):
+    """Saves the weights of `model` as a .weights.h5 file that tells its layout, preprocessing and labels.
+
+    Args:
+        path: of the file, which ends in .weights.h5.
+        model: a network of the zoo.
+        config: its `NetworkConfig`.
+        preprocessing: a `Preprocessing` or None.
+        labels: the name of a label set, a name for each class, or None.
+    """
+    path = Path(path)
+    new = path.with_name(f"new-{path.name}")
+    model.save_weights(new)
+    about = {
+        "config": dataclasses.asdict(config), "labels": labels,
+        "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
+    }
+    with h5py.File(new, "r+") as h5:
+        h5[ABOUT] = json.dumps(about)
+    os.replace(new, path)
+
+
+def about(path):
+    """Returns the "config", "preprocessing" and "labels" that a file tells; each may be None, or all missing."""
+    if Path(path).suffix == ".keras":
+        return {}
+    with h5py.File(path, "r") as h5:
+        told = json.loads(h5[ABOUT].asstr()[()]) if ABOUT in h5 else {}
+    types = {"config": NetworkConfig, "preprocessing": Preprocessing}
+    return {
+        name: types[name](**value) if name in types and value else value for name, value in told.items()
+    }
 
 
 def assign(model, layers, source, keep_head=False):

@@ -31,7 +31,7 @@ def build(config, shape=(9, 11, 3), classes=5, seed=0, **kwargs):
 
 
 def randomize(model, seed, gamma_signs=(-1, 1)):
-    """Draws every weight at random such that signals stay of order 1."""
+    """Draws every weight of a Keras model at random such that signals stay of order 1."""
     rng = np.random.default_rng(seed)
     draws = {
         "kernel": lambda shape: rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape),
@@ -43,7 +43,8 @@ def randomize(model, seed, gamma_signs=(-1, 1)):
     }
     for layer in model.layers:
         for variable in layer.weights:
-            variable.assign(draws[variable.name](variable.shape))
+            # Keras 2 has "layer/kernel:0" where Keras 3 has "kernel".
+            variable.assign(draws[variable.name.split("/")[-1].split(":")[0]](variable.shape))
 
 
 def weights_of(model):
