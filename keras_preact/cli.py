@@ -19,7 +19,7 @@ def main(arguments=None):
     try:
         _start_backend()
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"keras-preact: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -74,6 +74,13 @@ def _parser():
     verb.add_argument("--per-class", action="store_true", help="print the error of each class")
     verb.add_argument("--confusion", metavar="PNG", help="plot the confusion matrix there")
     verb.set_defaults(run=_evaluate)
+
+    verb = verbs.add_parser("convert", help="turn weights of another zoo into a file that our builders take")
+    verb.add_argument("source", help="timm, keras_applications, pytorchcv, image_classifiers or torch7")
+    verb.add_argument("file", help="what that zoo publishes; for timm also the folder of a repository")
+    verb.add_argument("--name", help="what that zoo calls the network (default: what the file is called)")
+    verb.add_argument("--output", required=True, metavar="FILE.weights.h5", help="file to write")
+    verb.set_defaults(run=_convert)
 
     verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
     verb.add_argument("name", nargs="?", help="of a recipe")
@@ -257,8 +264,10 @@ def _evaluate(options):
         build = _builder(options.model)
         if options.weights is None:
             raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
-        model, preprocessing = build(weights=options.weights), None
-        if not pretrained.is_path(options.weights):
+        model = build(weights=options.weights)
+        if pretrained.is_path(options.weights):
+            preprocessing = pretrained.about(options.weights).get("preprocessing")
+        else:
             preprocessing = pretrained.find(options.model, options.weights).preprocessing
     crop = options.crop and (options.crop, options.crop)
     report = evaluation.evaluate(model, options.data, preprocessing, options.views, crop)
@@ -275,6 +284,15 @@ def _evaluate(options):
         Console().print(table)
     if options.confusion:
         report.plot(options.confusion)
+    return 0
+
+
+def _convert(options):
+    from keras_preact import importers
+
+    _, report = importers.convert(options.source, options.file, options.name, options.output)
+    print(report)
+    print(f"written: {report.architecture}(weights={options.output!r})")
     return 0
 
 

@@ -37,7 +37,7 @@ class _AnyClass(type):
 def randomize(model, seed=0):
     """Draws all tensors of a Torch module at random, scales of both signs, such that signals stay of order 1."""
     rng = np.random.default_rng(seed)
-    for name, module in model.named_modules():
+    for module in model.modules():
         for variable, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             shape = tuple(tensor.shape)
             if variable == "num_batches_tracked":

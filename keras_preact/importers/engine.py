@@ -4,8 +4,8 @@ import re
 from itertools import product
 
 from keras_preact import models, pretrained
-from keras_preact.networks import NetworkConfig, ResNet
-from keras_preact.preprocessing import Preprocessing
+from keras_preact.networks import UNITS, NetworkConfig, ResNet
+from keras_preact.preprocessing import LABELS, Preprocessing
 from keras_preact.units import channel_axis
 
 # What the variables of a layer are called, theirs to ours, by the kind of layer.
@@ -34,7 +34,7 @@ class Upstream:
         first: their numbers of the first stage and the first unit.
         depth: layers that the network's name promises; None if it does not.
         preprocessing: a `Preprocessing`; None if unknown.
-        labels: the name of a label set or a name for each class; default by the number of classes.
+        labels: the name of a label set or a name for each class; not of this network if it has other classes.
     """
 
     tensors: dict
@@ -44,7 +44,7 @@ class Upstream:
     first: tuple = (1, 1)
     depth: int | None = None
     preprocessing: Preprocessing | None = None
-    labels: str | tuple | None = None
+    labels: str | tuple | None = "imagenet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,50 +89,60 @@ class Report:
 def convert(upstream, source, where, **network):
     """Returns (our network with the tensors of `upstream`, a `Report`)."""
     names = _names(upstream)
-    found, ignored, problems = _rename(upstream, names)
     theirs = {ours: name for name, ours in names.items()}
 
     def tensor(layer, variable):
         words = {ours: word for word, ours in upstream.variables[_kind(layer)].items()}
         return f"{theirs.get(layer, layer)}.{words[variable]}"
 
-    problems += [
-        f"{tensor(layer, variable)}: missing" for layer, variable in (
-            ("stem_conv", "kernel"), ("stage1_unit1_conv1", "kernel"), (pretrained.HEAD, "kernel"),
-        ) if (layer, variable) not in found
+    def missing(keys):
+        return [f"{tensor(*key)}: missing" for key in keys if key not in found]
+
+    def check(problems):
+        if problems:
+            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise ValueError(
+                f"{where} does not hold the weights of a network that {source} publishes and this zoo has; nothing was "
+                "loaded.\n  " + "\n  ".join(sorted(problems)[:10]) + more
+            )
+
+    found, ignored, problems = _rename(upstream, names)
+    units = _units(found)
+    widths = [(f"stage{stage}_unit1_conv1", "kernel") for stage in range(1, len(units) + 1)]
+    firsts = [
+        (f"stage{stage}_unit{unit}_conv1", "kernel") for stage, count in enumerate(units, 1)
+        for unit in range(1, count + 1)
     ]
-    _refuse(problems, source, where)
-    config = _config(found, upstream.layout, lambda problem: _refuse([problem], source, where))
+    check(problems + missing([("stem_conv", "kernel"), *firsts, (pretrained.HEAD, "kernel")]))
+    unit = "bottleneck" if ("stage1_unit1_conv3", "kernel") in found else "basic"
+    config = NetworkConfig(units, [found[key].shape[-1] for key in widths], unit, **upstream.layout)
     architecture = models.architecture(config)
-    depth = sum(config.units) * (3 if config.unit == "bottleneck" else 2) + 2
+    depth = sum(config.units) * len(UNITS[unit][0]) + 2
     if architecture is None or upstream.depth not in (None, depth):
         expected = f"{upstream.depth} layers are expected" if upstream.depth else "the zoo has no such network"
-        problems.append(
-            f"stages of {config.units} {config.unit} units of {config.widths} filters, which makes {depth} layers: "
+        check([
+            f"stages of {config.units} {unit} units of {config.widths} filters, which makes {depth} layers: "
             f"{expected}; the file may be incomplete"
-        )
-        _refuse(problems, source, where)
+        ])
 
-    channels, classes = found["stem_conv", "kernel"].shape[2], found[pretrained.HEAD, "kernel"].shape[-1]
+    channels, classes = found["stem_conv", "kernel"].shape[2], found[pretrained.HEAD, "kernel"].shape[1]
     shape = (channels, None, None) if channel_axis() == 1 else (None, None, channels)
     model = ResNet(config, **{"input_shape": shape, "classes": classes, "name": architecture.lower()} | network)
-    wanted = {
-        (layer.name, variable.name): tuple(variable.shape) for layer in model.layers for variable in layer.weights
-    }
-    problems += [f"{tensor(*key)}: missing" for key in wanted if key not in found]
-    problems += [f"{tensor(*key)}: the network has no place for it" for key in found if key not in wanted]
-    problems += [
-        f"{tensor(*key)}: expected {_by(wanted[key])} in Keras's order, found {_by(found[key].shape)}"
-        for key in wanted.keys() & found.keys() if wanted[key] != found[key].shape
-    ]
-    _refuse(problems, source, where)
-    pretrained.assign(
-        model, {layer.name: [found[layer.name, variable.name] for variable in layer.weights]
-                for layer in model.layers if layer.weights}, where,
-    )
+    layers = [layer for layer in model.layers if layer.weights]
+    wanted = {(layer.name, variable.name): tuple(variable.shape) for layer in layers for variable in layer.weights}
+    check(missing(wanted) + [
+        f"{tensor(*key)}: the network has no place for it" for key in found if key not in wanted
+    ] + [
+        f"{tensor(*key)}: expected {_by(shape)} in Keras's order, found {_by(found[key].shape)}"
+        for key, shape in wanted.items() if key in found and shape != found[key].shape
+    ])
+    arrays = {layer.name: [found[layer.name, variable.name] for variable in layer.weights] for layer in layers}
+    pretrained.assign(model, arrays, where)
+    labels = upstream.labels
+    named = labels and len(LABELS[labels] if isinstance(labels, str) else labels) == classes
     return model, Report(
         source, architecture, config, classes, len(found), sum(array.size for array in found.values()), ignored,
-        upstream.preprocessing, upstream.labels or _labels(config, classes),
+        upstream.preprocessing, labels if named else None,
     )
 
 
@@ -153,16 +163,21 @@ def _rename(upstream, names):
     for name, array in upstream.tensors.items():
         theirs, _, word = name.rpartition(".")
         layer = names.get(theirs)
-        if word in IGNORED and layer is not None:
+        if layer and word in IGNORED:
             ignored.append(name)
             continue
         variable = layer and upstream.variables[_kind(layer)].get(word)
+        if upstream.variables is TORCH:
+            array = _in_keras_order(array, layer)
+        axes = (2 if layer == pretrained.HEAD else 4) if variable == "kernel" else 1
         if not variable:
             problems.append(f"{name}: not a tensor of these networks")
+        elif array.ndim != axes or array.dtype.kind != "f":
+            problems.append(f"{name}: {axes} axes of floats expected, found shape {array.shape} of {array.dtype}")
         elif (layer, variable) in found:
             problems.append(f"{name}: a second tensor for the {variable} of {layer}")
         else:
-            found[layer, variable] = _in_keras_order(array, layer) if upstream.variables is TORCH else array
+            found[layer, variable] = array
     return found, tuple(ignored), problems
 
 
@@ -177,42 +192,13 @@ def _in_keras_order(array, layer):
     return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim))
 
 
-def _config(found, layout, refuse):
-    """Returns the `NetworkConfig` of that layout, with the depth and the widths that the tensors tell."""
-    layers = {layer for layer, _ in found}
-    stages = {}
-    for layer in layers:
+def _units(found):
+    """Returns how many units each stage has, by the highest numbers there are."""
+    units = {(1, 1)}
+    for layer, _ in found:
         if match := re.match(r"stage(\d+)_unit(\d+)_", layer):
-            stages.setdefault(int(match[1]), set()).add(int(match[2]))
-    for stage in range(1, max(stages) + 1):
-        for unit in range(1, max(stages.get(stage, {1})) + 1):
-            if (f"stage{stage}_unit{unit}_conv1", "kernel") not in found:
-                refuse(f"unit {unit} of stage {stage} is incomplete or missing, and others follow it")
-
-    def filters(layer):
-        return found[layer, "kernel"].shape[-1]
-
-    return NetworkConfig(
-        units=[max(stages[stage]) for stage in sorted(stages)],
-        widths=[found[f"stage{stage}_unit1_conv1", "kernel"].shape[-1] for stage in sorted(stages)],
-        unit="bottleneck" if "stage1_unit1_conv3" in layers else "basic",
-        **layout,
-    )
-
-
-def _labels(config, classes):
-    return {("conv7x7_pool", 1000): "imagenet", ("conv3x3", 10): "cifar10", ("conv3x3", 100): "cifar100"}.get(
-        (config.stem, classes)
-    )
-
-
-def _refuse(problems, source, where):
-    if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(
-            f"{where} does not hold the weights of a network that {source} publishes and this zoo has; nothing was "
-            "loaded.\n  " + "\n  ".join(sorted(problems)[:10]) + more
-        )
+            units.add((int(match[1]), int(match[2])))
+    return [max([1, *(u for s, u in units if s == stage)]) for stage in range(1, max(units)[0] + 1)]
 
 
 def _by(shape):

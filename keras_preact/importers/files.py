@@ -47,8 +47,8 @@ def keras(weights):
     """Returns {"layer.variable": array} of a Keras model, or of a .h5, .weights.h5 or .keras file."""
     if hasattr(weights, "layers"):
         return {
-            f"{layer.name}.{variable.name}": np.asarray(variable)
-            for layer in weights.layers for variable in layer.weights
+            f"{layer.name}.{variable.name}": array
+            for layer in weights.layers for variable, array in zip(layer.weights, layer.get_weights())
         }
     if weights.name.endswith((".weights.h5", ".keras")):
         return {

@@ -37,7 +37,11 @@ def load(weights, name):
     named = re.match(r"preresnet(\d+)(b?)", name)
     depth = named and int(named[1])
     if not any(tensor.startswith("features.init_block.bn.") for tensor in tensors):
-        return Upstream(tensors, CIFAR, CIFAR_LAYOUT, variables, depth=depth, preprocessing=CIFAR_PREPROCESSING)
+        data = re.search(r"cifar100?", name)
+        return Upstream(
+            tensors, CIFAR, CIFAR_LAYOUT, variables, depth=depth, preprocessing=CIFAR_PREPROCESSING,
+            labels=data and data[0],
+        )
     bottleneck = any(".body.conv3." in tensor for tensor in tensors)
     if bottleneck and not named:
         raise ValueError(

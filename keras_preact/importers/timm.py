@@ -65,4 +65,4 @@ def _preprocessing(trained):
 def _labels(names):
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=int)]
-    return tuple(names) if names else None
+    return tuple(names) if names else "imagenet"

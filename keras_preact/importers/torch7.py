@@ -51,8 +51,10 @@ def load(path, name):
         "stem": "conv7x7_pool" if large else "conv3x3", "first_activation": "stem", "stride_on": "conv3x3",
         "shortcut": "project_on_change" if projects else "zero_pad", "epsilon": epsilons[0],
     }
-    preprocessing = IMAGENET_PREPROCESSING if large else CIFAR_PREPROCESSING
-    return Upstream(tensors, layers, layout, TORCH, preprocessing=preprocessing)
+    return Upstream(
+        tensors, layers, layout, TORCH, preprocessing=IMAGENET_PREPROCESSING if large else CIFAR_PREPROCESSING,
+        labels="imagenet" if large else "cifar10",
+    )
 
 
 def _preresnet(units, kernels, large, projects, epsilon):
