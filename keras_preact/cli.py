@@ -135,7 +135,7 @@ def _classify(options):
         import keras_preact
 
         keras.config.set_image_data_format("channels_last")
-        model = _builder(options.model)(weights=options.weights)
+        model = _builder(options.model)(weights=options.weights, input_shape=(None, None, 3))
         known = {"weights": options.weights, "model": options.model}
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))

@@ -41,7 +41,9 @@ def disagreement(source, file, images, expected, name=None, **network):
     model, report = importers.convert(source, file, name, classifier_activation=None, **network)
     assert report.tensors == sum(len(layer.weights) for layer in model.layers)
     assert report.parameters == model.count_params()
-    return relative_error(outputs_of(model, images), expected)
+    error = relative_error(outputs_of(model, images), expected)
+    print(f"{source}: {report.architecture}, {expected.dtype}: {error:.1e}")  # pytest -rP shows it
+    return error
 
 
 # The peers: each writes `file` and returns the images and its logits for them.

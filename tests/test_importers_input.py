@@ -2,13 +2,16 @@
 import functools
 import json
 import pickle
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from helpers import randomize
 
 from keras_preact import cli, importers
+from keras_preact.preprocessing import LABELS
 
 torch = pytest.importorskip("torch")
 import peers  # noqa: E402
@@ -84,7 +87,7 @@ def test_a_tensor_too_many_is_named(state):
 
 
 def test_not_a_state_dict(state):
-    refused("timm", {"epoch": 3, "state_dict": state}, "Received other things under 'epoch', 'state_dict'")
+    refused("timm", {"epoch": 3, "state_dict": state}, "Received: int epoch, dict state_dict")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, 5_000, 1_000_000])
@@ -141,6 +144,19 @@ def test_a_pickle_that_wants_code_is_refused(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_pth_files_of_every_age(tmp_path):
+    state = {"output.weight": torch.arange(6.0).reshape(2, 3)}
+    for zipped in (False, True):
+        torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        tensors = importers.files.torch(tmp_path / "a.pth")
+        np.testing.assert_array_equal(tensors["output.weight"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_pth_file_of_something_else(tmp_path):
+    torch.save([1, 2], tmp_path / "preresnet18.pth")
+    refused("pytorchcv", tmp_path / "preresnet18.pth", "A state dict", "Received: list")
+
+
 @pytest.mark.parametrize("size", [0, 10, 1_000])
 def test_a_truncated_pth_file(tmp_path, size):
     file = tmp_path / "preresnet18.pth"
@@ -161,6 +177,20 @@ def test_a_truncated_h5_file(keras_file, tmp_path):
     file = tmp_path / "resnet50v2.h5"
     file.write_bytes(keras_file.read_bytes()[:100_000])
     refused("keras_applications", file, "cannot be read as a Keras 1 or 2 file", "damaged")
+
+
+def test_names_in_parts(keras_file, tmp_path):
+    file = tmp_path / "resnet50v2.h5"
+    file.write_bytes(keras_file.read_bytes())
+    with h5py.File(file, "r+") as h5:
+        names = h5.attrs["layer_names"]
+        del h5.attrs["layer_names"]
+        h5.attrs["layer_names0"], h5.attrs["layer_names1"] = names[:100], names[100:]
+    whole, parts = importers.files.h5(keras_file), importers.files.h5(file)
+    assert list(whole) == list(parts) and len(whole) > 250
+    with h5py.File(file, "r+") as h5:
+        del h5.attrs["layer_names0"], h5.attrs["layer_names1"]
+    refused("keras_applications", file, "/ has no layer_names")
 
 
 def test_weights_of_another_network_or_another_zoo(keras_file, folder, tmp_path):
@@ -278,7 +308,9 @@ def test_the_command_converts_and_reports(folder, tmp_path, capsys):
     assert cli.main(["convert", "timm", str(folder), "--output", str(output)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("PreActResNet18 from timm: 11,") and f"PreActResNet18(weights={str(output)!r})" in out
-    assert output.is_file()
+    image = Path(__file__).parent.parent / "examples" / "images" / "cat_0000.png"
+    assert cli.main(["classify", str(image), "--model", "PreActResNet18", "--weights", str(output)]) == 0
+    assert capsys.readouterr().out.split("  ")[1].rsplit(" ", 1)[0] in LABELS["imagenet"]
     assert cli.main(["convert", "timm", str(tmp_path / "none"), "--output", str(output)]) == 2
     assert "does not exist" in capsys.readouterr().err
 

@@ -17,9 +17,9 @@ ROOMS = (
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
-    "pretrained": {"h5py", "numpy"}, "models": {"keras"}, "importers": {"h5py", "keras", "numpy"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"},
-    "recipes": {"keras"}, "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
+    "pretrained": {"h5py", "numpy"}, "models": {"keras"},
+    "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"}, "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
     "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }

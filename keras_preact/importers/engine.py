@@ -119,10 +119,10 @@ def convert(upstream, source, where, **network):
     architecture = models.architecture(config)
     depth = sum(config.units) * len(UNITS[unit][0]) + 2
     if architecture is None or upstream.depth not in (None, depth):
-        expected = f"{upstream.depth} layers are expected" if upstream.depth else "the zoo has no such network"
         check([
             f"stages of {config.units} {unit} units of {config.widths} filters, which makes {depth} layers: "
-            f"{expected}; the file may be incomplete"
+            + ("the zoo has no such network" if architecture is None else f"{upstream.depth} layers are expected")
+            + "; the file may be incomplete"
         ])
 
     channels, classes = found["stem_conv", "kernel"].shape[2], found[pretrained.HEAD, "kernel"].shape[1]

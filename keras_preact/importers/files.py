@@ -1,6 +1,8 @@
 """Tensors out of files, as {name: array}; no code in them is run."""
-import importlib
 import json
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pickle import UnpicklingError
 
 import h5py
 import numpy as np
@@ -9,20 +11,22 @@ from keras_preact import pretrained
 
 
 def safetensors(path):
-    library = _library("safetensors.numpy", path)
-    error_type = importlib.import_module("safetensors").SafetensorError
+    with _needs("safetensors", path):
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
     try:
-        return library.load_file(path)
-    except (error_type, OSError, KeyError, TypeError) as error:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise _damaged(path, "safetensors", error) from error
 
 
 def torch(path):
     """Reads a .pth file of a state dict."""
-    library = _library("torch", path)
+    with _needs("torch", path):
+        import torch
     try:
-        state = library.load(path, map_location="cpu", weights_only=True)
-    except importlib.import_module("pickle").UnpicklingError as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds Python objects, which run code when they are read, or is damaged. "
             "Give a file of a state dict, torch.save(model.state_dict(), file)."
@@ -34,11 +38,13 @@ def torch(path):
 
 def state_dict(state):
     """Returns a mapping of names to tensors as one of names to arrays."""
-    others = [name for name, tensor in state.items() if not hasattr(tensor, "shape")]
+    others = {"": state} if not isinstance(state, Mapping) else {
+        name: value for name, value in state.items() if not hasattr(value, "shape")
+    }
     if others:
         raise ValueError(
-            "A state dict, of names and tensors alone, is expected, as model.state_dict() returns it. "
-            f"Received other things under {', '.join(map(repr, others[:5]))}."
+            "A state dict, of names and tensors alone, is expected, as model.state_dict() returns it. Received: "
+            + ", ".join(f"{type(value).__name__} {name}".strip() for name, value in list(others.items())[:5])
         )
     return {name: np.asarray(tensor) for name, tensor in state.items()}
 
@@ -56,14 +62,16 @@ def keras(weights):
             for name, array in zip(_variables(arrays), arrays)
         }
     return {
-        f"{layer}.{name.rsplit('/', 1)[-1]}": array for (layer, name), array in h5(weights).items()
+        f"{layer}.{name.rpartition(f'{layer}/')[2]}": array for (layer, name), array in h5(weights).items()
     }
 
 
 def _variables(arrays):
+    """Returns the names of a layer's variables, which Keras 3 leaves out of its files, by their number."""
+    names = ("gamma", "beta", "moving_mean", "moving_variance")[-len(arrays):]  # gamma comes first, or not at all
     if arrays[0].ndim > 1:
-        return "kernel", "bias"
-    return ("gamma", "beta", "moving_mean", "moving_variance")[-len(arrays):]  # gamma comes first, or not at all
+        names = ("kernel", "bias")
+    return *names, *(str(i) for i in range(len(names), len(arrays)))
 
 
 def h5(path):
@@ -72,9 +80,9 @@ def h5(path):
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
-            for layer in map(_text, root.attrs["layer_names"]):
-                for name in root[layer].attrs["weight_names"]:
-                    arrays[layer, _text(name).removesuffix(":0")] = np.array(root[layer][name])
+            for layer in _names(root, "layer_names"):
+                for name in _names(root[layer], "weight_names"):
+                    arrays[layer, name.removesuffix(":0")] = np.array(root[layer][name])
     except (OSError, KeyError, RuntimeError) as error:
         raise _damaged(path, "Keras 1 or 2", error) from error
     return arrays
@@ -88,15 +96,20 @@ def config(path):
         raise _damaged(path, "JSON", error) from error
 
 
-def _text(name):
-    return name.decode() if isinstance(name, bytes) else name
+def _names(group, attribute):
+    """Returns the names in an attribute; HDF5 wants more than 64 kilobytes of them in parts, with numbers."""
+    parts = [part for part in (attribute, *(f"{attribute}{i}" for i in range(len(group.attrs)))) if part in group.attrs]
+    if not parts:
+        raise KeyError(f"{group.name} has no {attribute}")
+    names = [name for part in parts for name in group.attrs[part]]
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
-def _library(name, path):
+@contextmanager
+def _needs(package, path):
     try:
-        return importlib.import_module(name)
+        yield
     except ImportError as error:
-        package = name.split(".")[0]
         raise ImportError(f"To read {path}, install {package}: pip install {package}") from error
 
 
