@@ -15,11 +15,11 @@ _DOCSTRING = """Builds {name}: {what}.
     Args:
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
         weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10", or a
-            path to a .weights.h5 or .keras file.
+            path to a .weights.h5 or .keras file. Weights that `convert` took from another zoo bring its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
-            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, and any
-            height and width where `include_top` is False.
+            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, or the
+            size that converted weights tell, and any height and width where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
         classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
@@ -79,8 +79,15 @@ def _build(architecture, weights, classes, **arguments):
     if weights is None:
         return ResNet(classes=classes, **arguments)
     path = weights if pretrained.is_path(weights) else pretrained.verified(pretrained.find(architecture, weights))
-    layers = pretrained.read(path)
-    arguments["config"] = _config(architecture, path)
+    layers, about = pretrained.read(path), pretrained.about(path)
+    arguments["config"] = about.get("config", arguments["config"])
+    if builder_name(arguments["config"]) != architecture:
+        raise ValueError(
+            f"{path} holds weights of {builder_name(arguments['config'])}. Received: the builder {architecture}"
+        )
+    if top and about.get("preprocessing") and arguments["input_tensor"] is arguments["input_shape"] is None:
+        size, channels = about["preprocessing"].size, len(about["preprocessing"].mean)
+        arguments["input_shape"] = (channels, *size) if channel_axis() == 1 else (*size, channels)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -99,15 +106,7 @@ def _build(architecture, weights, classes, **arguments):
     return model
 
 
-def _config(name, path):
-    """Returns the config to build: the builder's own, or the one in the layout that the file tells."""
-    config = pretrained.about(path).get("config") or CONFIGS[name]
-    if architecture(config) != name:
-        raise ValueError(f"{path} holds weights of {architecture(config)}. Received: the builder {name}")
-    return config
-
-
-def architecture(config):
+def builder_name(config):
     """Returns the name of the builder whose network `config` is, in whatever layout; None if there is none."""
     def network(config):
         return config.order, config.join, config.unit, config.units, config.widths, config.stem
@@ -245,10 +244,9 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
         ValueError: an unknown tag, or predictions that do not have one column for each label.
     """
     labels = weights
-    if pretrained.is_path(weights):
-        labels = _told(weights, "labels")
-    elif isinstance(weights, str) and weights not in preprocessing.LABELS:
-        labels = pretrained.describe(weights, model).labels
+    if isinstance(weights, (str, os.PathLike)) and weights not in preprocessing.LABELS:
+        is_path = pretrained.is_path(weights)
+        labels = _told(weights, "labels") if is_path else pretrained.describe(weights, model).labels
     return preprocessing.decode(preds, preprocessing.LABELS[labels] if isinstance(labels, str) else labels, top)
 
 
@@ -278,5 +276,5 @@ def _preprocessing(weights, model):
 def _told(path, what):
     told = pretrained.about(path).get(what)
     if told is None:
-        raise ValueError(f"{path} does not tell its {what}, as files that `convert` writes do; give them themselves.")
+        raise ValueError(f"{path} does not tell its {what}; give the {what} themselves.")
     return told

@@ -137,11 +137,7 @@ def read(path):
     Raises:
         ValueError: no such file, another kind of file, or one that cannot be read to its end.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"`weights` names a file that does not exist: {path}")
-    if not path.name.endswith((".weights.h5", ".keras")):
-        raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
+    path = _checked(path)
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
@@ -152,6 +148,15 @@ def read(path):
             f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
             "Copy or download it again."
         ) from error
+
+
+def _checked(path):
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`weights` names a file that does not exist: {path}")
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
+    return path
 
 
 def _layers(file):
@@ -189,14 +194,21 @@ def write(path, model, config, preprocessing, labels):
 
 
 def about(path):
-    """Returns the "config", "preprocessing" and "labels" that a file tells; each may be None, or all missing."""
-    if Path(path).suffix == ".keras":
+    """Returns the "config", "preprocessing" and "labels" of a file that `write` wrote; of others, nothing.
+
+    Raises:
+        ValueError: no such file, or another kind of file.
+    """
+    path = _checked(path)
+    if path.suffix == ".keras":
         return {}
     with h5py.File(path, "r") as h5:
-        told = json.loads(h5[ABOUT].asstr()[()]) if ABOUT in h5 else {}
-    types = {"config": NetworkConfig, "preprocessing": Preprocessing}
-    return {
-        name: types[name](**value) if name in types and value else value for name, value in told.items()
+        if ABOUT not in h5:
+            return {}
+        told = json.loads(h5[ABOUT].asstr()[()])
+    return told | {
+        "config": NetworkConfig(**told["config"]),
+        "preprocessing": told["preprocessing"] and Preprocessing(**told["preprocessing"]),
     }
 
 

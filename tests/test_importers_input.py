@@ -2,6 +2,7 @@
 import functools
 import json
 import pickle
+import struct
 from pathlib import Path
 
 import h5py
@@ -275,7 +276,7 @@ def test_the_reader_agrees_with_torchfile(tmp_path):
     (lambda m: child(m, 1).fields.update(bias=np.ones(4, "float32")), "1.bias: the network has no place for it"),
 ], ids=range(7))
 def test_another_tree_is_refused(tmp_path, change, pattern, monkeypatch):
-    monkeypatch.setattr(importers.engine.models, "architecture", lambda config: "PreActResNet20")
+    monkeypatch.setattr(importers.engine.models, "builder_name", lambda config: "PreActResNet20")
     refused("torch7", t7(tmp_path / "a.t7", change), pattern)
 
 
@@ -284,6 +285,12 @@ def test_torch7_files_of_something_else(tmp_path):
     for value in (None, 3, {"x": 1.5}, np.zeros(3, "float32"), torch7.Module("nn.Sequential")):
         torch7.save(path, value)
         refused("torch7", path, "does not hold a network of fb.resnet.torch")
+
+
+def test_a_torch7_file_nested_without_end(tmp_path):
+    path = tmp_path / "a.t7"
+    path.write_bytes(b"".join(struct.pack("<3i", 3, i, 1) for i in range(1, 100_000)))
+    refused("torch7", path, "cannot be read as a Torch7 file")
 
 
 def test_a_torch7_file_cut_anywhere_or_with_any_byte_changed(tmp_path):

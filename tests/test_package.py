@@ -19,7 +19,8 @@ OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
     "pretrained": {"h5py", "numpy"}, "models": {"keras"},
     "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"}, "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"},
+    "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
     "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }

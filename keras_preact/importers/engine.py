@@ -82,7 +82,8 @@ class Report:
             f"{self.architecture} from {self.source}: {self.parameters:,} parameters in {self.tensors} tensors, each "
             f"used once; {len(self.ignored)} ignored; {self.classes} classes\n"
             f"layout: {', '.join(layout) or 'as ours'}\n"
-            f"preprocessing: {self.preprocessing or 'unknown'}"
+            f"preprocessing: {self.preprocessing or 'unknown'}\n"
+            f"labels: {self.labels if isinstance(self.labels, str) else 'own' if self.labels else 'unknown'}"
         )
 
 
@@ -116,7 +117,7 @@ def convert(upstream, source, where, **network):
     check(problems + missing([("stem_conv", "kernel"), *firsts, (pretrained.HEAD, "kernel")]))
     unit = "bottleneck" if ("stage1_unit1_conv3", "kernel") in found else "basic"
     config = NetworkConfig(units, [found[key].shape[-1] for key in widths], unit, **upstream.layout)
-    architecture = models.architecture(config)
+    architecture = models.builder_name(config)
     depth = sum(config.units) * len(UNITS[unit][0]) + 2
     if architecture is None or upstream.depth not in (None, depth):
         check([

@@ -21,7 +21,11 @@ CIFAR_PREPROCESSING = Preprocessing(
 
 def load(path, name):
     """Returns the `Upstream` of a .t7 file, whose tree of modules must be the one that the Lua code builds."""
-    root = _Reader(path).object()
+    reader = _Reader(path)
+    try:
+        root = reader.object()
+    except RecursionError as error:
+        raise reader.damaged() from error
     modules = list(_walk(root)) if isinstance(root, Module) else []
     convs = [module.fields for _, module in modules if module.kind == CONV]
     epsilons = [module.fields.get("eps") for _, module in modules if module.kind == BN]
