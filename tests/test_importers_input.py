@@ -273,8 +273,9 @@ def test_the_reader_agrees_with_torchfile(tmp_path):
     (lambda m: m.fields["modules"].pop(5), "module 5: SpatialBatchNormalization"),
     (lambda m: m.fields["modules"].update({10: torch7.Module("nn.LogSoftMax")}), "module 10: nothing expected"),
     (lambda m: child(m, 9).fields.pop("weight"), "9.weight: missing"),
+    (lambda m: child(m, 9).fields.update(weight=3), "9.weight: missing"),
     (lambda m: child(m, 1).fields.update(bias=np.ones(4, "float32")), "1.bias: the network has no place for it"),
-], ids=range(7))
+], ids=range(8))
 def test_another_tree_is_refused(tmp_path, change, pattern, monkeypatch):
     monkeypatch.setattr(importers.engine.models, "builder_name", lambda config: "PreActResNet20")
     refused("torch7", t7(tmp_path / "a.t7", change), pattern)

@@ -13,6 +13,7 @@ from keras_preact.preprocessing import Preprocessing
 
 OBJECTS = ()  # what `convert` takes besides files
 CONV, BN = "SpatialConvolution", "SpatialBatchNormalization"
+VARIABLES = ("weight", "bias", "running_mean", "running_var")
 IMAGENET_PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 0.875, "bicubic")
 CIFAR_PREPROCESSING = Preprocessing(
     tuple(mean / 255 for mean in (125.3, 123.0, 113.9)), tuple(std / 255 for std in (63.0, 62.1, 66.7)), (32, 32)
@@ -24,9 +25,9 @@ def load(path, name):
     reader = _Reader(path)
     try:
         root = reader.object()
+        modules = list(_walk(root)) if isinstance(root, Module) else []
     except RecursionError as error:
         raise reader.damaged() from error
-    modules = list(_walk(root)) if isinstance(root, Module) else []
     convs = [module.fields for _, module in modules if module.kind == CONV]
     epsilons = [module.fields.get("eps") for _, module in modules if module.kind == BN]
     if len(convs) < 2 or not epsilons:
@@ -49,7 +50,7 @@ def load(path, name):
             layers[layer] = module_path
             tensors |= {
                 f"{module_path}.{word}": tensor for word, tensor in module.fields.items()
-                if word in ("weight", "bias", "running_mean", "running_var") and np.size(tensor)
+                if word in VARIABLES and isinstance(tensor, np.ndarray) and tensor.size
             }
     layout = {
         "stem": "conv7x7_pool" if large else "conv3x3", "first_activation": "stem", "stride_on": "conv3x3",
