@@ -85,7 +85,7 @@ def test_a_wheel_built_from_the_sdist_carries_weights_and_classifies(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     site = tmp_path / "site"
-    for file in ("py.typed", "weights/index.json", "weights/results.csv"):
+    for file in ("py.typed", "imagenet.csv", "importers/timm.py", "weights/index.json", "weights/published.csv"):
         assert (site / "keras_preact" / file).is_file()
     out = run(
         "import sys; from keras_preact import cli, pretrained; print(pretrained.folder()); "
