@@ -1,7 +1,7 @@
 """From tensors as another zoo names them to a network of ours: rename, read the layout off them, check, assign."""
 import dataclasses
 import re
-from itertools import product
+from itertools import chain, product
 
 from keras_preact import models, pretrained
 from keras_preact.networks import UNITS, NetworkConfig, ResNet
@@ -108,15 +108,14 @@ def convert(upstream, source, where, **network):
             )
 
     found, ignored, problems = _rename(upstream, names)
-    units = _units(found)
-    widths = [(f"stage{stage}_unit1_conv1", "kernel") for stage in range(1, len(units) + 1)]
-    firsts = [
-        (f"stage{stage}_unit{unit}_conv1", "kernel") for stage, count in enumerate(units, 1)
-        for unit in range(1, count + 1)
+    stages = [
+        [(f"stage{s}_unit{u}_conv1", "kernel") for u in range(1, count + 1)]
+        for s, count in enumerate(_units(found), start=1)
     ]
-    check(problems + missing([("stem_conv", "kernel"), *firsts, (pretrained.HEAD, "kernel")]))
+    check(problems + missing([("stem_conv", "kernel"), *chain(*stages), (pretrained.HEAD, "kernel")]))
     unit = "bottleneck" if ("stage1_unit1_conv3", "kernel") in found else "basic"
-    config = NetworkConfig(units, [found[key].shape[-1] for key in widths], unit, **upstream.layout)
+    widths = [found[stage[0]].shape[-1] for stage in stages]
+    config = NetworkConfig([len(stage) for stage in stages], widths, unit, **upstream.layout)
     architecture = models.builder_name(config)
     depth = sum(config.units) * len(UNITS[unit][0]) + 2
     if architecture is None or upstream.depth not in (None, depth):
