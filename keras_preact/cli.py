@@ -60,7 +60,9 @@ def _parser():
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
+    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
     verb.set_defaults(run=_train)
@@ -70,7 +72,8 @@ def _parser():
     verb.add_argument("--weights", help="of a named network: a tag or a file")
     verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
     verb.add_argument("--views", default="single", help="single, flip or ten_crop (default: %(default)s)")
-    verb.add_argument("--crop", type=_positive, help="side of the square views in pixels (default: the whole image)")
+    verb.add_argument("--crop", type=_positive, help="side of the square views in pixels (default: the weights')")
+    verb.add_argument("--resize", type=_positive, help="shorter side of photographs before the crop")
     verb.add_argument("--per-class", action="store_true", help="print the error of each class")
     verb.add_argument("--confusion", metavar="PNG", help="plot the confusion matrix there")
     verb.set_defaults(run=_evaluate)
@@ -230,7 +233,10 @@ def _train(options):
     for field in ("epochs", "batch_size"):
         if getattr(options, field):
             changes[field] = getattr(options, field)
-    engine = training.Engine(options.strategy, options.precision, steps_per_execution=options.steps_per_execution)
+    engine = training.Engine(
+        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
+        options.steps_per_execution, options.batch_norm,
+    )
     recipe = dataclasses.replace(recipe, **changes)
     try:
         log = training.train(
@@ -239,7 +245,9 @@ def _train(options):
     except training.Diverged as error:
         print(f"keras-preact: {error}", file=sys.stderr)
         return 1
-    print(f"{log[-1]['test_error']} % test error after the last of {log[-1]['epoch']} epochs; see {options.output}")
+    measured = "held-out" if options.hold_out else "test"
+    last = log[-1]
+    print(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {options.output}")
     return 0
 
 
@@ -258,19 +266,21 @@ def _evaluate(options):
     from keras_preact import Preprocessing, evaluation, pretrained, runs
 
     if (Path(options.model) / runs.RUN).exists():
-        model, run = runs.load_run(options.model)
+        model, run = runs.load_run(options.model, (None, None, 3))
         preprocessing = Preprocessing(**run["data"]["preprocessing"])
     else:
         build = _builder(options.model)
         if options.weights is None:
             raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
-        model = build(weights=options.weights)
+        # Of any size, so that the crop may be another than the weights were trained on.
+        model = build(weights=options.weights, input_shape=(None, None, 3))
         if pretrained.is_path(options.weights):
             preprocessing = pretrained.about(options.weights).get("preprocessing")
         else:
             preprocessing = pretrained.find(options.model, options.weights).preprocessing
-    crop = options.crop and (options.crop, options.crop)
-    report = evaluation.evaluate(model, options.data, preprocessing, options.views, crop)
+    report = evaluation.evaluate(
+        model, options.data, preprocessing, options.views, options.crop, options.resize
+    )
     print(
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"

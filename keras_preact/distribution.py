@@ -32,8 +32,8 @@ class Devices:
     def callbacks(self):
         return [_AverageStatistics(self.strategy)] if self.strategy else []
 
-    def test_batch(self, images, most=500):
-        """Returns how many of `images` test images this process measures at a time.
+    def test_batch(self, images, most):
+        """Returns how many of `images` test images this process measures at a time, at most `most`.
 
         Raises:
             ValueError: the images cannot be shared out evenly, where that is needed.

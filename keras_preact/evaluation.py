@@ -1,13 +1,15 @@
 """Measuring a network: top-1 and top-5 error, per class, averaged over views."""
 import dataclasses
+import sys
 
 import keras
 import numpy as np
 
 from keras_preact import datasets
-from keras_preact.preprocessing import normalize
+from keras_preact.checks import check_choice
+from keras_preact.preprocessing import VIEWS, image_shape, normalize, to_data_format
 
-VIEWS = ("single", "flip", "ten_crop")
+LAST = "channels_last"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Report:
         plt.close(figure)
 
 
-def evaluate(model, data, preprocessing=None, views="single", crop=None, batch_size=500):
+def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=None, batch_size=None, verbose="auto"):
     """Measures `model` on the test images of `data`.
 
     Args:
@@ -93,8 +95,11 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, batch_s
         preprocessing: a `Preprocessing`, what the weights were trained with; default that of `data`.
         views: of each image, whose outputs are averaged: "single", the central crop; "flip", that and its mirror
             image; "ten_crop", the four corners and the centre, and their mirror images.
-        crop: (height, width) of a view; default the whole image.
-        batch_size: images at a time.
+        crop: side of a view in pixels, or its (height, width); default that of `preprocessing`.
+        resize: shorter side in pixels to which photographs of any size are resized before they are cropped; default
+            what `preprocessing` says, for 224 pixels of ImageNet 256. Images of one size stay as they are.
+        batch_size: images at a time; default by their size.
+        verbose: 1 for a progress bar, 0 for none; "auto" is 1 in a terminal.
 
     Returns:
         A `Report`.
@@ -102,25 +107,48 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, batch_s
     Raises:
         ValueError: unknown views, a crop larger than the images, or a network of other classes than the data.
     """
-    if views not in VIEWS:
-        raise ValueError(f"`views` must be one of {', '.join(map(repr, VIEWS))}. Received: {views!r}")
-    first = keras.config.image_data_format() == "channels_first"
-    data = datasets.load(data, model.input_shape[2:] if first else model.input_shape[1:3])
-    size = data.x_test.shape[1:3]
-    crop = tuple(crop or size)
-    if crop[0] > size[0] or crop[1] > size[1]:
-        raise ValueError(f"`crop` must fit into the images of {data.name}, {size[0]}x{size[1]}. Received: {crop}")
+    check_choice("views", views, VIEWS)
+    data = datasets.load(data)
+    preprocessing = preprocessing or data.preprocessing
+    preprocessing = _cropped(preprocessing, crop, resize, data)
+    shape = image_shape(*preprocessing.size, len(preprocessing.mean))
+    if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):
+        raise ValueError(
+            f"The network takes images of shape {model.input_shape[1:]} and the views have {shape}; build it with "
+            "height and width None, input_shape=(None, None, 3), or give another `crop`."
+        )
     if model.output_shape[-1] != len(data.labels):
         raise ValueError(
             f"The network tells {model.output_shape[-1]} classes apart, and {data.name} has {len(data.labels)}."
         )
-    scores = np.zeros((len(data.x_test), len(data.labels)))
-    for start in range(0, len(scores), batch_size):
-        images = normalize(data.x_test[start:start + batch_size], preprocessing or data.preprocessing, "channels_last")
-        for view in _views(images, views, crop):
-            output = model.predict_on_batch(datasets.to_data_format(np.ascontiguousarray(view)))
-            scores[start:start + batch_size] += keras.ops.convert_to_numpy(output)
-    return score(data.name, views, crop, data.labels, scores, data.y_test)
+    batch_size = batch_size or datasets.batch_of(preprocessing.size)
+    progress = keras.utils.Progbar(data.test_images, verbose=int(sys.stdout.isatty() if verbose == "auto" else verbose))
+    scores, truth = [], []
+    for images, labels in data.test_views(views, preprocessing, batch_size):
+        outputs = [
+            keras.ops.convert_to_numpy(model.predict_on_batch(to_data_format(normalize(view, preprocessing, LAST))))
+            for view in np.moveaxis(images, 1, 0)
+        ]
+        scores.append(np.sum(outputs, 0, dtype="float64"))
+        truth.append(labels)
+        progress.add(len(labels))
+    return score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
+
+
+def _cropped(preprocessing, crop, resize, data):
+    """Returns `preprocessing` with another crop, from images whose shorter side is `resize`."""
+    size = (crop, crop) if isinstance(crop, int) else tuple(crop or preprocessing.size)
+    if isinstance(data, datasets.Data):
+        height, width, _ = data.image_shape
+        if crop is None:
+            size = height, width
+        if size[0] > height or size[1] > width:
+            raise ValueError(f"`crop` must fit into the images of {data.name}, {height}x{width}. Received: {size}")
+        return dataclasses.replace(preprocessing, size=size)
+    if resize is not None and resize < min(size):
+        raise ValueError(f"`resize` must be at least the crop, {min(size)}. Received: {resize}")
+    share = min(size) / resize if resize else preprocessing.crop
+    return dataclasses.replace(preprocessing, size=size, crop=share)
 
 
 def score(dataset, views, crop, labels, scores, truth):
@@ -130,16 +158,3 @@ def score(dataset, views, crop, labels, scores, truth):
     np.add.at(confusion, (truth, order[:, 0]), 1)
     wrong5 = int((order[:, :5] != truth[:, None]).all(1).sum())
     return Report(dataset, views, crop, tuple(labels), confusion, wrong5)
-
-
-def _views(images, views, crop):
-    height, width = images.shape[1:3]
-    bottom, right = height - crop[0], width - crop[1]
-    corners = [(bottom // 2, right // 2)]
-    if views == "ten_crop":
-        corners += [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    for top, left in corners:
-        view = images[:, top:top + crop[0], left:left + crop[1]]
-        yield view
-        if views != "single":
-            yield view[:, :, ::-1]

@@ -1,6 +1,8 @@
 """Freezing parts of a network for fine-tuning."""
 import keras
 
+from keras_preact.checks import check_choice
+
 BN = ("frozen", "trained")
 
 
@@ -19,15 +21,13 @@ def freeze(model, until="predictions", bn="frozen"):
     Raises:
         ValueError: there is no such part, or another `bn`.
     """
-    if bn not in BN:
-        raise ValueError(f"`bn` must be one of {', '.join(map(repr, BN))}. Received: {bn!r}")
+    check_choice("bn", bn, BN)
     parts = []
     for layer in model.layers:
         part = _part(layer)
         if part not in parts and layer.weights:
             parts.append(part)
-    if until not in parts:
-        raise ValueError(f"`until` must be one of {', '.join(map(repr, parts))}. Received: {until!r}")
+    check_choice("until", until, parts)
     trained = parts[parts.index(until):]
     for layer in model.layers:
         frozen = bn == "frozen" and isinstance(layer, keras.layers.BatchNormalization)

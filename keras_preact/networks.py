@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import keras
 from keras import layers
 
+from keras_preact.checks import check_choice
 from keras_preact.units import JOINS, ORDERS, Conv, Unit, activate, channel_axis, conv, residual_unit
 
 # Kernel sizes of the convs in a unit, and how many times wider the last one is than the others.
@@ -82,7 +83,7 @@ class NetworkConfig:
 
     def __post_init__(self):
         for field, choices in CHOICES.items():
-            _check_choice(field, getattr(self, field), choices)
+            check_choice(field, getattr(self, field), choices)
         object.__setattr__(self, "join", _checked_join(self.join))
         for field in ("units", "widths"):
             value = getattr(self, field)
@@ -95,7 +96,7 @@ class NetworkConfig:
                 f"Received: units={self.units}, widths={self.widths}"
             )
         for field in ("use_bias", "normalize_input"):
-            _check_choice(field, getattr(self, field), (True, False))
+            check_choice(field, getattr(self, field), (True, False))
         if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < math.inf:
             raise ValueError(f"`epsilon` must be a positive number. Received: {self.epsilon!r}")
         if self.shortcut == "zero_pad" and (self.unit == "bottleneck" or list(self.widths) != sorted(self.widths)):
@@ -117,7 +118,7 @@ class NetworkConfig:
         Raises:
             ValueError: a depth that does not fit the units.
         """
-        _check_choice("unit", unit, CHOICES["unit"])
+        check_choice("unit", unit, CHOICES["unit"])
         step = 3 * len(UNITS[unit][0])
         if not isinstance(depth, Integral):
             raise ValueError(f"`depth` must be an integer, {step}n+2. Received: {depth!r}")
@@ -171,15 +172,10 @@ def is_count(value):
     return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
 
 
-def _check_choice(field, value, choices):
-    if not any(value is choice or value == choice and type(value) is type(choice) for choice in choices):
-        raise ValueError(f"`{field}` must be one of {', '.join(map(repr, choices))}. Received: {value!r}")
-
-
 def _checked_join(join):
     """Returns `join` as a tuple of a name of Fig. 2 and its values, all of them or, for its defaults, none."""
     name, *values = join if isinstance(join, (tuple, list)) and join else (join,)
-    _check_choice("join", name, tuple(JOINS))
+    check_choice("join", name, tuple(JOINS))
     names = list(inspect.signature(JOINS[name]).parameters)[4:]
     if len(values) not in (0, len(names)) or not all(isinstance(v, Real) and math.isfinite(v) for v in values):
         takes = f"the numbers {', '.join(names)}" if names else "no values"

@@ -9,8 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_preact.checks import check_choice
+
 AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+VIEWS = ("single", "flip", "ten_crop")
 
 CIFAR_LABELS = {
     "cifar10": tuple("""
@@ -82,11 +85,7 @@ class Preprocessing:
             )
         if not 0 < self.crop <= 1:
             raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"`interpolation` must be one of {', '.join(map(repr, INTERPOLATIONS))}. "
-                f"Received: {self.interpolation!r}"
-            )
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
 
 def normalize(x, preprocessing, data_format=None):
@@ -102,8 +101,7 @@ def normalize(x, preprocessing, data_format=None):
         ValueError: a number of channels that `preprocessing` has no mean for.
     """
     data_format = data_format or keras.config.image_data_format()
-    if data_format not in AXES:
-        raise ValueError(f"`data_format` must be one of {', '.join(map(repr, AXES))}. Received: {data_format!r}")
+    check_choice("data_format", data_format, AXES)
     shape, channels, axis = tuple(x.shape), len(preprocessing.mean), AXES[data_format]
     if len(shape) < 3 or shape[axis] not in (channels, None):
         raise ValueError(
@@ -160,14 +158,52 @@ def load_image(file, preprocessing):
     Raises:
         OSError: no such file, or not an image.
     """
+    return views_of(resize_image(file, preprocessing), "single", preprocessing.size)[0]
+
+
+def resize_image(file, preprocessing):
+    """As `load_image`, without the crop: its shorter side is that of `size` divided by `crop`."""
     from PIL import Image, ImageOps
 
     with Image.open(file) as image:
         image = ImageOps.exif_transpose(image).convert("RGB")
     height, width = preprocessing.size
     scale = max(height / image.height, width / image.width) / preprocessing.crop
-    resized = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling[preprocessing.interpolation.upper()])
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return np.asarray(image.crop((left, top, left + width, top + height)))
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
+    return np.asarray(image)
+
+
+def views_of(images, views, crop):
+    """Returns the crops of images (..., height, width, channels) that are measured, on a new axis before the height.
+
+    Args:
+        images: array.
+        views: "single", the central crop; "flip", that and its mirror image; "ten_crop", the centre and the four
+            corners, each followed by its mirror image.
+        crop: (height, width) of each.
+    """
+    below, right = images.shape[-3] - crop[0], images.shape[-2] - crop[1]
+    corners = [(below // 2, right // 2)]
+    if views == "ten_crop":
+        corners += [(0, 0), (0, right), (below, 0), (below, right)]
+    found = []
+    for top, left in corners:
+        view = images[..., top:top + crop[0], left:left + crop[1], :]
+        found += [view] if views == "single" else [view, view[..., ::-1, :]]
+    return np.stack(found, -4)
+
+
+def to_data_format(images, transpose=np.transpose):
+    """Returns images (..., height, width, channels) in the image data format that Keras is set to."""
+    if keras.config.image_data_format() == "channels_last":
+        return images
+    axes = range(len(images.shape))
+    return transpose(images, (*axes[:-3], axes[-1], *axes[-3:-1]))
+
+
+def image_shape(height, width, channels):
+    """Returns the shape of an image in the image data format that Keras is set to."""
+    first = keras.config.image_data_format() == "channels_first"
+    return (channels, height, width) if first else (height, width, channels)

@@ -1,10 +1,15 @@
 """Training recipes as plain values; `RECIPES` is the table of them."""
 import dataclasses
-import difflib
 
 import keras
+import numpy as np
 
-CHOICES = {"schedule": ("steps", "cosine"), "decay": ("all", "kernels")}
+from keras_preact.checks import check_choice
+
+CHOICES = {
+    "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
+    "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +31,16 @@ class Recipe:
         weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum.
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
         label_smoothing: share of the target that is spread over all classes.
-        padding: pixels of zeros around a training image before it is cropped back to its size at random.
-        cutout: side in pixels of the square that is set to zero at a random place; 0 for none.
-        mixup: alpha of the Beta distribution that pairs of images are mixed by; 0 for none.
+        augmentation: which crop of a training image is taken, before it is flipped at random. "pad_crop", of its own
+            size, after zeros were padded around it; or, of photographs of any size, one of 224x224 pixels by
+            "scale_jitter", the shorter side resized to between 256 and 480 pixels, or by "scale_aspect", 8 to 100 % of
+            the area at an aspect ratio from 3/4 to 4/3.
+        padding: pixels of zeros on each side, of "pad_crop".
+        cutout: side in pixels of the square that "pad_crop" sets to zero at a random place; 0 for none.
+        mixup: alpha of the Beta distribution by which "pad_crop" mixes pairs of images; 0 for none.
+        colour: how much brightness, contrast and saturation of photographs vary, 0.4 for 0.6 to 1.4 times.
+        lighting: standard deviation of the colour that photographs are shifted by, in units of ImageNet's.
+        size: side in pixels of the crop of photographs; None for the network's own. The scales are relative to it.
 
     Raises:
         ValueError: a value that is out of range or not among the choices.
@@ -48,22 +60,32 @@ class Recipe:
     weight_decay: float = 1e-4
     decay: str = "all"
     label_smoothing: float = 0.0
+    augmentation: str = "pad_crop"
     padding: int = 4
     cutout: int = 0
     mixup: float = 0.0
+    colour: float = 0.0
+    lighting: float = 0.0
+    size: int | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "drops", tuple(self.drops))
         for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"`{field}` must be one of {', '.join(map(repr, choices))}. Received: {getattr(self, field)!r}"
-                )
+            check_choice(field, getattr(self, field), choices)
         for field in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"`{field}` must be positive. Received: {getattr(self, field)}")
         if self.schedule == "steps" and self.warmup_steps and self.warmup_rate is None:
             raise ValueError("schedule='steps' warms up at a constant rate: give `warmup_rate`. Received: None")
+        others = ("colour", "lighting") if self.augmentation == "pad_crop" else ("cutout", "mixup")
+        given = [field for field in others if getattr(self, field)]
+        if given:
+            raise ValueError(f"augmentation={self.augmentation!r} does not know {' and '.join(given)}: leave 0.")
+
+    def targets(self, classes):
+        """Returns the target of each class, a row of shape (classes,): one-hot, or smoothed."""
+        share = self.label_smoothing
+        return (np.eye(classes) * (1 - share) + share / classes).astype("float32")
 
     def learning_rates(self, steps_per_epoch):
         """Returns the Keras schedule of this recipe."""
@@ -84,28 +106,31 @@ _PAPER = Recipe(
     "cifar_paper", "the paper's appendix: 64k iterations, divisions at 32k and 48k", epochs=164,
     warmup_steps=400, warmup_rate=0.01,
 )
-_TORCH = Recipe(
-    "cifar_torch", "the authors' Torch release: batch 64, divisions after 80 and 121 of 200 epochs", epochs=200,
-    batch_size=64, drops=(80 / 200, 121 / 200), nesterov=True,
+_IMAGENET = Recipe(
+    "imagenet_paper", "the paper's appendix, with the scale and colour augmentation of [1] (Table 5, \"scale\")",
+    epochs=90, batch_size=256, drops=(30 / 90, 60 / 90), augmentation="scale_jitter", lighting=0.1,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (
     _PAPER,
     dataclasses.replace(_PAPER, name="cifar_paper_64", source="Table 4, ResNet-1001 with a batch of 64", batch_size=64),
-    _TORCH,
+    Recipe(
+        "cifar_torch", "the authors' Torch release: batch 64, divisions after 80 and 121 of 200 epochs", epochs=200,
+        batch_size=64, drops=(80 / 200, 121 / 200), nesterov=True,
+    ),
     Recipe(
         "cifar_short", "ours, for small machines; chosen before it was first run", epochs=75, learning_rate=0.2,
         schedule="cosine", warmup_steps=780, nesterov=True, weight_decay=5e-4, decay="kernels",
+    ),
+    _IMAGENET,
+    dataclasses.replace(
+        _IMAGENET, name="imagenet_torch", source="Facebook's Torch code (Table 5, \"scale+asp ratio\")", nesterov=True,
+        augmentation="scale_aspect", colour=0.4,
     ),
 )}
 
 
 def find(name):
     """Returns the recipe of that name, or raises ValueError with the names there are."""
-    if name not in RECIPES:
-        near = difflib.get_close_matches(str(name), RECIPES, n=1)
-        raise ValueError(
-            f"`recipe` must be one of {', '.join(map(repr, RECIPES))}. Received: {name!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]

@@ -5,10 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import keras
-
 from keras_preact import pretrained
 from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.preprocessing import Preprocessing, image_shape
 
 RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
@@ -67,10 +66,10 @@ def replace(path, write):
     os.replace(new, path)
 
 
-def plot(log, path, title):
+def plot(log, path, title, measured="test"):
     """Writes a PNG of the curves in the style of the paper's Figs. 1 and 6.
 
-    Test error is solid, training loss dashed on a log scale.
+    The error on the `measured` images is solid, the training loss dashed on a log scale.
     """
     try:
         import matplotlib
@@ -84,16 +83,20 @@ def plot(log, path, title):
     left.semilogy(epochs, [float(row["loss"]) for row in log], "C0--", label="training loss")
     left.set(xlabel="epoch", ylabel="training loss", title=title)
     right = left.twinx()
-    right.plot(epochs, [float(row["test_error"]) for row in log], "C3-", label="test error")
-    right.set(ylabel="test error (%)", ylim=(0, None))
+    right.plot(epochs, [float(row["test_error"]) for row in log], "C3-", label=f"{measured} error")
+    right.set(ylabel=f"{measured} error (%)", ylim=(0, None))
     figure.legend(loc="upper right", bbox_to_anchor=(0.88, 0.88))
     figure.tight_layout()
     replace(Path(path), lambda new: figure.savefig(new, dpi=100))
     plt.close(figure)
 
 
-def load_run(folder):
+def load_run(folder, input_shape=None):
     """Returns (the network of a finished run with its final weights and a softmax, what run.json says of it).
+
+    Args:
+        folder: the `output` of `train`.
+        input_shape: as of the builders; default what the network was trained on.
 
     Raises:
         ValueError: the folder holds no finished run.
@@ -103,9 +106,8 @@ def load_run(folder):
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = json.loads((folder / RUN).read_text())
     layers = pretrained.read(folder / FINAL)
-    channels = len(run["data"]["preprocessing"]["mean"])
-    size = run["data"]["preprocessing"]["size"]
-    shape = (*size, channels) if keras.config.image_data_format() == "channels_last" else (channels, *size)
-    model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
+    preprocessing = Preprocessing(**run["data"]["preprocessing"])
+    input_shape = input_shape or image_shape(*preprocessing.size, len(preprocessing.mean))
+    model = ResNet(NetworkConfig(**run["config"]), input_shape=input_shape, classes=len(run["labels"]))
     pretrained.assign(model, layers, folder / FINAL)
     return model, run

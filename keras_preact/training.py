@@ -13,8 +13,11 @@ from pathlib import Path
 import keras
 
 from keras_preact import datasets, models, recipes, runs
+from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
 from keras_preact.networks import NetworkConfig, ResNet, deep_enough
+from keras_preact.preprocessing import image_shape
+from keras_preact.streams import naming_unreadable
 from keras_preact.version import __version__
 
 
@@ -32,20 +35,22 @@ class Engine:
             environment (KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES, _PROCESS_ID); there the batch is
             normalized as a whole.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
-        jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, which is slower on CPUs with TensorFlow.
+        jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, but for TensorFlow on a CPU, which is
+            faster without.
         steps_per_execution: training steps in one call of the compiled function.
+        batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
     """
 
     strategy: str = "none"
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     steps_per_execution: int = 1
+    batch_norm: str = "replica"
 
     def __post_init__(self):
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"`strategy` must be one of {', '.join(map(repr, STRATEGIES))}. Received: {self.strategy!r}"
-            )
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
+        check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
 
 
 class SGD(keras.optimizers.SGD):
@@ -110,13 +115,13 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     engine = engine or Engine()
     config = config_of(model)
     devices = STRATEGIES[engine.strategy]()
-    data = datasets.load(data, config.input_size)
+    data = datasets.for_recipe(data, recipe, config)
     if hold_out:
         data = data.hold_out(hold_out)
     _check_batch(recipe, data, devices)
-    test_batch = devices.test_batch(len(data.x_test))
-    run = _describe(model, config, data, recipe, seed, engine)
-    folder, steps = Path(output), len(data.x_train) // recipe.batch_size
+    test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
+    run = _describe(model, config, data, recipe, seed, engine) | {"hold_out": hold_out}
+    folder, steps = Path(output), data.train_images // recipe.batch_size
     if devices.chief:
         runs.claim(folder, run)
 
@@ -126,16 +131,15 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(engine.precision)
     try:
-        with devices.scope(), deep_enough(config):
+        with devices.scope(), deep_enough(config), naming_unreadable(data):
             rates = recipe.learning_rates(steps)
             network = compiled(config, data, recipe, rates, engine, devices.model)
             epoch = _restore(network, folder) // steps
             if epoch < recipe.epochs:
                 network.fit(
-                    datasets.TrainingBatches(data, recipe, seed, epoch, devices.part), epochs=recipe.epochs,
-                    initial_epoch=epoch, shuffle=False, verbose=verbose,
-                    validation_data=datasets.test_split(data, devices.part), validation_batch_size=test_batch,
-                    callbacks=_callbacks(folder, rates, len(data.x_train), devices),
+                    **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
+                    epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
+                    callbacks=_callbacks(folder, rates, data.train_images, devices),
                 )
             # The same graph without its optimizer.
             _save(keras.Model(network.inputs, network.outputs), folder / runs.FINAL, devices.chief)
@@ -143,7 +147,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         keras.config.set_dtype_policy(policy)
     log = runs.read_log(folder / runs.LOG)
     if devices.chief:
-        runs.plot(log, folder / runs.CURVE, f"{run['model']} on {data.name}, {recipe.name}")
+        title = f"{run['model']} on {data.name}, {recipe.name}"
+        runs.plot(log, folder / runs.CURVE, title, "held-out" if hold_out else "test")
     return log
 
 
@@ -162,9 +167,9 @@ def config_of(model):
 
 
 def _check_batch(recipe, data, devices):
-    if recipe.batch_size > len(data.x_train):
+    if recipe.batch_size > data.train_images:
         raise ValueError(
-            f"`batch_size` must be at most the {len(data.x_train)} training images of {data.name}. "
+            f"`batch_size` must be at most the {data.train_images} training images of {data.name}. "
             f"Received: {recipe.batch_size}"
         )
     if recipe.batch_size % devices.replicas:
@@ -176,7 +181,7 @@ def _check_batch(recipe, data, devices):
 
 def _describe(model, config, data, recipe, seed, engine):
     """What is written down of a run: all that determines its result, and where it ran."""
-    images = {"train_images": len(data.x_train), "test_images": len(data.x_test), "classes": len(data.labels)}
+    images = {"train_images": data.train_images, "test_images": data.test_images, "classes": len(data.labels)}
     return {
         "model": model if isinstance(model, str) else "custom",
         "config": dataclasses.asdict(config),
@@ -201,12 +206,13 @@ def _devices():
 
 
 def compiled(config, data, recipe, rates, engine, model=keras.Model):
-    shape = data.x_train.shape[1:]
-    if keras.config.image_data_format() == "channels_first":
-        shape = (shape[2], *shape[:2])
+    shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
     if model is not keras.Model:
         network = model(network.inputs, network.outputs, name=network.name)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = engine.batch_norm == "synchronized"
     network.compile(
         SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
         keras.losses.CategoricalCrossentropy(from_logits=True),

@@ -1,6 +1,6 @@
 """Trains a tiny network on replicas, in a process of its own: they must be set up before TensorFlow starts.
 
-    replicas.py duplicated          one step on two replicas of duplicated data, against a step on one
+    replicas.py steps               steps on two replicas against the same on one
     replicas.py mirrored FOLDER     `train` on two logical CPU devices
     replicas.py worker FOLDER DIE   `train` as the worker that TF_CONFIG names, killed at the end of epoch DIE
     replicas.py jax FOLDER          `train` by JAX, on all its devices and processes
@@ -36,25 +36,30 @@ def two_devices():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def duplicated():
+def steps():
     two = two_devices()
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 8, 8, 3)).astype("float32"), np.eye(4, dtype="float32")[rng.integers(0, 4, 8)]
 
-    def weights_after(steps, strategy, x, y):
+    def weights_after(steps, strategy, x, y, batch_norm="replica"):
         keras.utils.set_random_seed(3)
         with strategy.scope() if strategy else nullcontext():
-            data = SimpleNamespace(x_train=x, labels=range(4))
-            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine())
+            data = SimpleNamespace(image_shape=x.shape[1:], labels=range(4))
+            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine(batch_norm=batch_norm))
         network.fit(x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
         return network.get_weights()
 
     one = weights_after(3, None, x, y)
     both = weights_after(3, two, np.concatenate([x, x]), np.concatenate([y, y]))
-    start = weights_after(0, None, x, y)
+
+    def difference(weights):
+        return max(float(np.abs(a - b).max()) for a, b in zip(one, weights))
+
     return {
-        "difference": max(float(np.abs(a - b).max()) for a, b in zip(one, both)),
-        "moved": max(float(np.abs(a - b).max()) for a, b in zip(one, start)),
+        "duplicated": difference(both),
+        "moved": difference(weights_after(0, None, x, y)),
+        "shared": difference(weights_after(3, two, x, y)),
+        "shared, synchronized": difference(weights_after(3, two, x, y, "synchronized")),
     }
 
 
@@ -83,8 +88,8 @@ def trained(strategy, folder, name, die=0):
 
 
 def main(mode, folder=None, die="0"):
-    if mode == "duplicated":
-        found = duplicated()
+    if mode == "steps":
+        found = steps()
     elif mode == "mirrored":
         strategy = two_devices()
         STRATEGIES["mirrored"] = lambda: distribution._of_strategy(strategy)

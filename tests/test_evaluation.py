@@ -5,6 +5,7 @@ import pytest
 
 import keras_preact as kp
 from keras_preact import datasets, evaluation
+from keras_preact.preprocessing import views_of
 
 LABELS = tuple("abcdef")
 IDENTITY = kp.Preprocessing((0.0,), (1 / 255,), (4, 6))  # pixel values as they are
@@ -49,7 +50,7 @@ def test_the_views_are_averaged(data):
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
     image = np.arange(30.0).reshape(1, 5, 6, 1)
-    views = list(evaluation._views(image, "ten_crop", (3, 4)))
+    views = list(np.moveaxis(views_of(image, "ten_crop", (3, 4)), 1, 0))
     assert [v[0, 0, 0, 0] for v in views[::2]] == [7, 0, 2, 12, 14]
     assert all((a[:, :, ::-1] == b).all() for a, b in zip(views[::2], views[1::2]))
     assert len(views) == 10 and all(v.shape == (1, 3, 4, 1) for v in views)
@@ -62,7 +63,7 @@ def test_what_cannot_be_measured_is_refused(data):
     with pytest.raises(ValueError, match=r"fit into the images of d, 4x6. Received: \(5, 5\)"):
         evaluation.evaluate(model, data, crop=(5, 5))
     with pytest.raises(ValueError, match="tells 4 classes apart, and d has 6"):
-        evaluation.evaluate(brightest_column(4), data)
+        evaluation.evaluate(keras.Sequential([model, keras.layers.Dense(4)]), data)
 
 
 def test_the_confusion_matrix_is_drawn(data, tmp_path):

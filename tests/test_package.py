@@ -12,14 +12,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "units", "networks", "costs", "preprocessing", "pretrained", "models", "importers", "datasets",
-    "recipes", "distribution", "runs", "training", "evaluation", "finetuning", "cli",
+    "version", "checks", "units", "networks", "costs", "preprocessing", "pretrained", "models", "importers", "recipes",
+    "augmentation", "streams", "datasets", "distribution", "runs", "training", "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
     "pretrained": {"h5py", "numpy"}, "models": {"keras"},
-    "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "recipes": {"keras"},
+    "importers": {"h5py", "keras", "numpy", "safetensors", "torch"}, "recipes": {"keras", "numpy"},
+    "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"},
     "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
     "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
     "cli": {"keras", "numpy", "rich", "PIL"},

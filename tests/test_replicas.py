@@ -60,9 +60,11 @@ def largest_difference(a, b):
 
 
 @on_tensorflow
-def test_two_replicas_on_duplicated_data_equal_one():
-    found = result(start("duplicated"))
-    assert found["difference"] < 1e-6 and found["moved"] > 1e-3
+def test_steps_on_two_replicas():
+    """On duplicated data, or with synchronized batch normalization, they equal one; else each has its statistics."""
+    found = result(start("steps"))
+    assert found["duplicated"] < 1e-6 and found["moved"] > 1e-3
+    assert found["shared, synchronized"] < 1e-6 and found["shared"] > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 from keras_preact import pretrained
+from keras_preact.checks import check_choice
 from keras_preact.importers import engine, image_classifiers, keras_applications, pytorchcv, timm, torch7
 from keras_preact.importers.engine import Report as Report
 
@@ -47,8 +48,7 @@ def convert(source, weights, name=None, output=None, **network):
 
     >>> model, report = keras_preact.convert("timm", "resnetv2_50.a1h_in1k")
     """
-    if source not in SOURCES:
-        raise ValueError(f"`source` must be one of {', '.join(map(repr, SOURCES))}. Received: {source!r}")
+    check_choice("source", source, tuple(SOURCES))
     if output is not None and not os.fspath(output).endswith(".weights.h5"):
         raise ValueError(f"`output` must name a .weights.h5 file. Received: {output}")
     if isinstance(weights, (str, os.PathLike)):

@@ -1,0 +1,118 @@
+"""Random crops and colours of photographs, as Table 5 tells them apart, by TensorFlow.
+
+Functions are stateless: the same seed, an int32 tensor of shape (2,), gives the same image.
+"""
+import tensorflow as tf
+
+# Of scale jitter: the shorter side of an image, 256 to 480 pixels for a crop of 224, over the side of the crop.
+SCALES = 256 / 224, 480 / 224
+# Of scale and aspect ratio: the part of the image's area that a crop covers, and its width over its height.
+AREAS, ASPECTS, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+GREY = 0.299, 0.587, 0.114
+# Standard deviations and directions of the colours of ImageNet, as Facebook's Torch code has them.
+DEVIATIONS = 0.2175, 0.0188, 0.0045
+DIRECTIONS = (-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)
+
+
+def fold(seed, i):
+    """Returns another seed, for the `i`-th of several independent draws."""
+    return tf.random.experimental.stateless_fold_in(seed, i)
+
+
+def scale_window(height, width, seed):
+    """Returns (top, left, height, width) of the square that scale jitter crops (Sec. 3.4 of [1]).
+
+    To cut it from the image and resize it is to resize the image, its shorter side to a random length, and to crop it.
+    """
+    scale, top, left = tf.unstack(_uniform(seed, 0, (3,)))
+    side = _pixels(tf.cast(tf.minimum(height, width), "float32") / _between(scale, *SCALES))
+    return _offset(top, height - side), _offset(left, width - side), side, side
+
+
+def area_window(height, width, seed):
+    """Returns (top, left, height, width) of a crop of random area and aspect ratio (Szegedy et al. 2015).
+
+    As Facebook's Torch code draws it: the first of ten attempts that fits, or else the central square.
+    """
+    area, aspect, turned, top, left = tf.unstack(_uniform(seed, 0, (5, ATTEMPTS)))
+    area = tf.cast(height * width, "float32") * _between(area, *AREAS)
+    aspect = _between(aspect, *ASPECTS)
+    aspect = tf.where(turned < 0.5, 1 / aspect, aspect)
+    heights, widths = _pixels(tf.sqrt(area / aspect)), _pixels(tf.sqrt(area * aspect))
+    fits = (heights <= height) & (widths <= width)
+    first, side = tf.argmax(fits), tf.minimum(height, width)
+    h, w = heights[first], widths[first]
+    drawn = _offset(top[first], height - h), _offset(left[first], width - w), h, w
+    central = (height - side) // 2, (width - side) // 2, side, side
+    return tuple(tf.where(tf.reduce_any(fits), d, c) for d, c in zip(drawn, central))
+
+
+WINDOWS = {"scale_jitter": scale_window, "scale_aspect": area_window}
+
+
+def crop_encoded(encoded, window, side, seed):
+    """Returns a random window of an encoded image, resized, and flipped at random: float32 (side, side, 3), 0 to 255.
+
+    Args:
+        encoded: scalar string tensor, a JPEG, PNG, GIF, BMP or WebP file; of a JPEG the window alone is decoded.
+        window: a function of `WINDOWS`.
+        side: of the crop in pixels; the window is resized to it bicubically, with antialiasing.
+        seed: int32 tensor of shape (2,).
+    """
+    def jpeg():
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        box = tf.stack(window(height, width, seed))
+        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def other():
+        image = tf.io.decode_image(encoded, 3, expand_animations=False)
+        top, left, height, width = window(tf.shape(image)[0], tf.shape(image)[1], seed)
+        return image[top:top + height, left:left + width]
+
+    image = tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), (None, None, 3))
+    image = tf.clip_by_value(tf.image.resize(image, (side, side), "bicubic", antialias=True), 0, 255)
+    return tf.cond(_uniform(seed, 1) < 0.5, lambda: image[:, ::-1], lambda: image)
+
+
+def jitter_colour(image, strength, seed):
+    """Scales brightness, contrast and saturation, each by a factor from 1 - `strength` to 1 + `strength`.
+
+    Nothing is clipped between them, so that their order, which is random in Facebook's Torch code, makes no difference.
+
+    Args:
+        image: float32 tensor (height, width, 3); 0 is black.
+        strength: 0.4 in Facebook's Torch code.
+        seed: int32 tensor of shape (2,).
+    """
+    brightness, contrast, saturation = tf.unstack(_between(_uniform(seed, 2, (3,)), 1 - strength, 1 + strength))
+    grey = tf.tensordot(image, GREY, 1)[..., None]
+    mean = tf.reduce_mean(grey)
+    return brightness * (mean + contrast * (grey - mean + saturation * (image - grey)))
+
+
+def jitter_lighting(image, strength, seed):
+    """Adds the same random colour to all pixels, along the principal components of ImageNet's (AlexNet, Sec. 4.1).
+
+    Args:
+        image: float32 tensor (height, width, 3) from 0 to 1.
+        strength: standard deviation of the factor of each component; 0.1 in Facebook's Torch code.
+        seed: int32 tensor of shape (2,).
+    """
+    factors = strength * tf.random.stateless_normal((3,), fold(seed, 3)) * DEVIATIONS
+    return image + tf.linalg.matvec(tf.constant(DIRECTIONS), factors)
+
+
+def _uniform(seed, i, shape=()):
+    return tf.random.stateless_uniform(shape, fold(seed, i))
+
+
+def _between(part, low, high):
+    return low + part * (high - low)
+
+
+def _pixels(length):
+    return tf.maximum(tf.cast(tf.round(length), "int32"), 1)
+
+
+def _offset(part, most):
+    return tf.cast(part * tf.cast(most + 1, "float32"), "int32")

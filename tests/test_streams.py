@@ -1,0 +1,329 @@
+"""Photographs in folders and TensorFlow Datasets; their random crops and colours, against Pillow and arithmetic."""
+import dataclasses
+import functools
+import io
+import itertools
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_preact as kp
+from keras_preact import datasets
+from keras_preact.networks import NetworkConfig
+from keras_preact.preprocessing import load_image
+from keras_preact.recipes import Recipe
+
+tf = pytest.importorskip("tensorflow")
+
+from keras_preact import augmentation  # noqa: E402
+
+RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=4, schedule="cosine", augmentation="scale_aspect", size=16)
+SEEDS = tf.stack([tf.fill([2000], 5), tf.range(2000)], 1)
+CLASSES, PER_CLASS = 3, 5  # of which every fifth is for testing
+
+
+def over_seeds(draw):
+    signature = tf.nest.map_structure(tf.TensorSpec.from_tensor, draw(SEEDS[0]))
+    return tf.function(lambda: tf.map_fn(draw, SEEDS, fn_output_signature=signature))()
+
+
+def windows(window, height, width):
+    top, left, h, w = (x.numpy() for x in over_seeds(lambda seed: window(height, width, seed)))
+    assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
+    return top, left, h, w
+
+
+def test_scale_jitter_crops_a_square_from_a_shorter_side_of_256_to_480():
+    top, left, h, w = windows(augmentation.scale_window, 300, 400)
+    assert (h == w).all()
+    shorter = 300 * 224 / h
+    assert 256 - 1 <= shorter.min() < 262 and 474 < shorter.max() <= 480 + 2
+    assert abs(shorter.mean() - (256 + 480) / 2) < 6  # standard error: 224 / sqrt(12 * 2000) = 1.4
+    # Offsets are uniform over the room that is left: half of it in the mean.
+    assert abs((left / (400 - w)).mean() - 0.5) < 0.03 and abs((top / (300 - h)).mean() - 0.5) < 0.03
+    assert left.min() == 0 and (left == 400 - w).any()
+
+
+def test_area_and_aspect_ratio():
+    _, _, h, w = windows(augmentation.area_window, 300, 300)
+    share = h * w / 300**2
+    assert 0.078 < share.min() < 0.09 and share.max() > 0.9
+    aspect = w / h
+    assert 0.73 < aspect.min() < 0.78 and 1.29 < aspect.max() < 1.37
+    assert abs((aspect > 1).mean() - 0.5) < 0.05
+
+
+def test_where_no_attempt_fits_the_central_square_is_cropped():
+    # 8 % of 10 x 1000 pixels at no more than 4/3 is 24 pixels high.
+    window = augmentation.area_window(10, 1000, SEEDS[0])
+    assert [int(x) for x in window] == [0, 495, 10, 10]
+
+
+def photograph(height=90, width=120, seed=0):
+    """Smooth random colours, as a photograph has them."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype("uint8")
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image, kind="JPEG"):
+    file = io.BytesIO()
+    image.save(file, kind, quality=95)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+@pytest.mark.parametrize("window", augmentation.WINDOWS.values())
+def test_a_crop_is_that_of_pillow(kind, window):
+    file, flips = encoded(photograph(), kind), 0
+    for seed in SEEDS[:8]:
+        top, left, h, w = (int(x) for x in window(90, 120, seed))
+        crop = Image.open(io.BytesIO(file)).crop((left, top, left + w, top + h))
+        expected = np.asarray(crop.resize((32, 32), Image.Resampling.BICUBIC), "float32")
+        found = augmentation.crop_encoded(file, window, 32, seed).numpy()
+        assert found.shape == (32, 32, 3) and found.min() >= 0 and found.max() <= 255
+        straight, mirrored = (np.abs(x - expected).mean() for x in (found, found[:, ::-1]))
+        assert min(straight, mirrored) < 0.8 and max(straight, mirrored) > 5  # levels of 255
+        flips += mirrored < straight
+    assert 0 < flips < 8
+
+
+def test_colours():
+    grey = np.float32([[[0.2] * 3, [0.6] * 3]])
+    found = over_seeds(lambda seed: augmentation.jitter_colour(grey, 0.4, seed)).numpy()[:, 0]
+    np.testing.assert_allclose(found[..., 0], found[..., 2], rtol=1e-5)  # of grey there is no saturation
+    brightness = found[:, :, 0].mean(1) / 0.4
+    contrast = (found[:, 1, 0] - found[:, 0, 0]) / 0.4 / brightness
+    red = over_seeds(lambda seed: augmentation.jitter_colour(np.float32([[[1, 0, 0]]]), 0.4, seed)).numpy()[:, 0, 0]
+    level = red @ augmentation.GREY
+    np.testing.assert_allclose(level, 0.299 * brightness, rtol=1e-4)
+    saturation = (red[:, 0] - red[:, 1]) / brightness / contrast
+    for factor in (brightness, contrast, saturation):
+        assert 0.599 < factor.min() < 0.61 and 1.39 < factor.max() < 1.401 and abs(factor.mean() - 1) < 0.02
+    for a, b in ((brightness, contrast), (contrast, saturation), (brightness, saturation)):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.1
+
+
+def test_lighting_shifts_all_pixels_by_one_colour_of_imagenets_covariance():
+    image = np.float32([[[0.1, 0.2, 0.3], [0.7, 0.8, 0.9]]])
+    shift = over_seeds(lambda seed: augmentation.jitter_lighting(image, 0.1, seed)).numpy() - image
+    np.testing.assert_allclose(shift[:, 0, 0], shift[:, 0, 1], atol=1e-6)
+    # The first component, nearly grey, has 0.1 * 0.2175 as its deviation, a third of its variance in each channel.
+    deviation = shift[:, 0, 0].std(0)
+    np.testing.assert_allclose(deviation, 0.1 * 0.2175 * np.array([0.5675, 0.5808, 0.5836]), rtol=0.05)
+    assert np.corrcoef(shift[:, 0, 0].T).min() > 0.97
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Photographs of different sizes whose red channel is 40 + 60 times their class, blue 15 times their number."""
+    path = tmp_path_factory.mktemp("photos")
+    for label in range(CLASSES):
+        (path / f"class{label}").mkdir()
+        for i in range(PER_CLASS):
+            Image.new("RGB", (20 + 3 * i, 30), colour(label, i)).save(path / f"class{label}" / f"{i}.jpg", quality=95)
+    return path
+
+
+def colour(label, i):
+    return 40 + 60 * label, 100, 15 * i + 60 * label
+
+
+def prepare_tfds(folder, data_dir):
+    """Makes the TensorFlow data set `tiny_photos` of the same images, in two files."""
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder):
+        VERSION, name = tfds.core.Version("1.0.0"), "tiny_photos"
+
+        def _info(self):
+            image, label = tfds.features.Image(encoding_format="jpeg"), tfds.features.ClassLabel(num_classes=CLASSES)
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(range(4)), "validation": self._generate_examples([4])}
+
+        def _generate_examples(self, numbers):
+            for label, i in itertools.product(range(CLASSES), numbers):
+                yield f"{label}-{i}", {"image": folder / f"class{label}" / f"{i}.jpg", "label": label}
+
+    config = tfds.download.DownloadConfig(num_shards=2)
+    Builder(data_dir=data_dir).download_and_prepare(download_config=config)
+
+
+@pytest.fixture(scope="module", params=["folder", "tfds"])
+def stream(request, folder, tmp_path_factory):
+    if request.param == "folder":
+        data = datasets.load(folder)
+    else:
+        tfds = pytest.importorskip("tensorflow_datasets")
+        data_dir = tmp_path_factory.mktemp("tfds")
+        prepare_tfds(folder, data_dir)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=data_dir))
+            data = datasets.load("tiny_photos")
+    return dataclasses.replace(data, preprocessing=dataclasses.replace(data.preprocessing, size=(16, 16)))
+
+
+def epochs(stream, recipe=RECIPE, **kwargs):
+    """Returns, for each epoch, the (class, number) of its images as their colours tell them, and the targets."""
+    given = stream.training(recipe, **{"seed": 3} | kwargs)
+    found = []
+    for images, targets in given["x"].as_numpy_iterator():
+        pixels = images.mean((1, 2)) * stream.preprocessing.std + stream.preprocessing.mean
+        labels = np.round((pixels[:, 0] * 255 - 40) / 60).astype(int)
+        numbers = np.round((pixels[:, 2] * 255 - 60 * labels) / 15).astype(int)
+        np.testing.assert_array_equal(targets.argmax(1), labels)
+        found += zip(labels.tolist(), numbers.tolist())
+    size = given["steps_per_epoch"] * recipe.batch_size
+    return [found[start:start + size] for start in range(0, len(found), size)]
+
+
+EVERY = sorted((label, i) for label in range(CLASSES) for i in range(4))
+
+
+def test_an_epoch_holds_every_photograph_once_and_follows_from_the_seed(stream):
+    assert (stream.train_images, stream.test_images) == (12, 3)
+    first, second, third = epochs(stream)
+    assert sorted(first) == sorted(second) == sorted(third) == EVERY
+    assert first != second != third != first and first != EVERY
+    assert epochs(stream) == [first, second, third]
+    assert epochs(stream, epoch=1) == [second, third]
+    assert epochs(stream, seed=4) != [first, second, third]
+
+
+def test_parts_of_a_batch_are_its_halves(stream):
+    parts = [epochs(stream, dataclasses.replace(RECIPE, epochs=1), part=(i, 2)) for i in range(2)]
+    (whole,) = epochs(stream, dataclasses.replace(RECIPE, epochs=1))
+    halves = [sum(part, []) for part in parts]
+    for batch in range(3):
+        of_both = (half[2 * batch:2 * batch + 2] for half in halves)
+        assert sum(of_both, []) == whole[4 * batch:4 * batch + 4]
+
+
+def test_a_last_batch_that_is_not_full_is_left_out(stream):
+    for epoch in epochs(stream, dataclasses.replace(RECIPE, batch_size=5)):
+        assert len(set(epoch)) == 10
+
+
+def test_the_same_image_is_cropped_anew_in_each_epoch_and_the_same_in_another_run(folder):
+    photo = datasets.load(folder)
+    photo = dataclasses.replace(photo, preprocessing=dataclasses.replace(photo.preprocessing, size=(16, 16)))
+    colours = dataclasses.replace(RECIPE, batch_size=12, colour=0.4, lighting=0.1)
+    a, b = (list(photo.training(colours, seed=3)["x"].as_numpy_iterator()) for _ in range(2))
+    for (x, _), (y, _) in zip(a, b):
+        np.testing.assert_array_equal(x, y)
+    means = [sorted(images.mean((1, 2, 3)).tolist()) for images, _ in a]
+    assert not np.allclose(means[0], means[1])
+
+
+def test_held_out_photographs_are_of_all_classes(stream):
+    held = stream.hold_out(3)
+    assert (held.train_images, held.test_images) == (9, 3)
+    seen = [label for _, labels in held.test_views("single", held.preprocessing, 2) for label in labels.tolist()]
+    if isinstance(stream.train, datasets.Files):
+        assert seen == [0, 1, 2]
+    trained = {image for epoch in epochs(held) for image in epoch}
+    assert len(trained) == 9
+    with pytest.raises(ValueError, match="Of 12 training images some must be left.*Received: 12 to hold out"):
+        stream.hold_out(12)
+
+
+def test_test_images_are_those_of_load_image(folder):
+    data = datasets.load(folder)
+    preprocessing = dataclasses.replace(data.preprocessing, size=(16, 16))
+    batches = list(data.test_views("ten_crop", preprocessing, 2))
+    assert [images.shape for images, _ in batches] == [(2, 10, 16, 16, 3), (1, 10, 16, 16, 3)]
+    images = np.concatenate([images for images, _ in batches])
+    for label in range(CLASSES):
+        np.testing.assert_array_equal(images[label, 0], load_image(folder / f"class{label}" / "4.jpg", preprocessing))
+    # What fit measures is the same, normalized.
+    given = dataclasses.replace(data, preprocessing=preprocessing).validation(2)["validation_data"]
+    assert len(given) == 2
+    found = np.concatenate([x for x, _ in given.as_numpy_iterator()])
+    np.testing.assert_allclose(found, kp.preprocess_input(images[:, 0], preprocessing), atol=1e-6)
+    assert np.concatenate([y for _, y in given.as_numpy_iterator()]).tolist() == np.eye(3).tolist()
+
+
+NETWORK = NetworkConfig((1, 1), (4, 6))
+
+
+class Killed(BaseException):
+    pass
+
+
+def die(epoch, logs):
+    if epoch == 1:
+        raise Killed
+
+
+def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path, monkeypatch):
+    from keras_preact import training
+
+    arguments = {"model": NETWORK, "data": stream, "recipe": RECIPE, "seed": 5, "verbose": 0}
+    log = kp.train(output=tmp_path / "whole", **arguments)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        callbacks = training._callbacks
+        killer = keras.callbacks.LambdaCallback(on_epoch_end=die)
+        patch.setattr(training, "_callbacks", lambda *args: [*callbacks(*args), killer])
+        kp.train(output=tmp_path / "killed", **arguments)
+    resumed = kp.train(output=tmp_path / "killed", **arguments)
+    assert [row["loss"] for row in log] == [row["loss"] for row in resumed] and len(log) == 3
+    networks = [kp.load_run(tmp_path / name)[0] for name in ("whole", "killed")]
+    for a, b in zip(*(network.get_weights() for network in networks)):
+        np.testing.assert_array_equal(a, b)
+    _, run = kp.load_run(tmp_path / "whole")
+    assert run["data"]["preprocessing"]["size"] == [16, 16]
+    report = kp.evaluate(networks[0], stream, verbose=0)
+    assert report.images == 3 and f"{report.top1_error:.2f}" == log[-1]["test_error"]
+
+
+def test_evaluation_at_another_crop(tmp_path):
+    """What the network is given is what Pillow makes of the file."""
+    for label in range(3):
+        (tmp_path / "train" / str(label)).mkdir(parents=True)
+        (tmp_path / "test" / str(label)).mkdir(parents=True)
+        photograph().save(tmp_path / "train" / str(label) / "0.png")
+        photograph(90, 120, label).save(tmp_path / "test" / str(label) / "0.png")
+    seen = []
+
+    def predict(images):
+        seen.extend(images)
+        return np.eye(3)[[0, 0, 2]]
+
+    model = SimpleNamespace(output_shape=(None, 3), input_shape=(None, None, None, 3), predict_on_batch=predict)
+    identity = kp.Preprocessing((0,) * 3, (1 / 255,) * 3, (224, 224), 0.875, "bilinear")
+    report = kp.evaluate(model, tmp_path, identity, crop=40, resize=45, verbose=0)
+    assert (report.crop, report.images, report.wrong) == ((40, 40), 3, 1)
+    for label, found in enumerate(seen):
+        image = photograph(90, 120, label).resize((60, 45), Image.Resampling.BILINEAR).crop((10, 2, 50, 42))
+        np.testing.assert_allclose(found, np.asarray(image), atol=1e-3)
+    with pytest.raises(ValueError, match="`resize` must be at least the crop, 20. Received: 10"):
+        kp.evaluate(model, tmp_path, crop=20, resize=10)
+    with pytest.raises(ValueError, match=r"takes images of shape \(8, 8, 3\).*height and width None"):
+        kp.evaluate(kp.ResNet(NETWORK, input_shape=(8, 8, 3), classes=3), tmp_path, crop=20)
+
+
+def test_unreadable_photographs_are_named_when_they_are_met(folder, tmp_path):
+    for label in range(2):
+        (tmp_path / str(label)).mkdir()
+        for i in range(10):
+            (tmp_path / str(label) / f"{i}.jpg").write_bytes((folder / "class0" / "1.jpg").read_bytes())
+    for name in ("0/3.jpg", "1/6.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"2 files of .* cannot be read as images; remove them:\n  .*3.jpg\n  .*6.jpg"):
+        kp.train(NETWORK, tmp_path, RECIPE, tmp_path / "run", verbose=0)
+
+
+def test_recipes_and_data_that_do_not_go_together():
+    images = {"x_train": np.zeros((8, 8, 8, 3), "uint8"), "y_train": np.arange(8) % 2}
+    images |= {"x_test": images["x_train"], "y_test": images["y_train"]}
+    with pytest.raises(ValueError, match="'scale_aspect' crops photographs of any size.*of arrays have one size"):
+        kp.train(NETWORK, images, RECIPE)
+    with pytest.raises(ValueError, match="augmentation='scale_aspect' does not know cutout: leave 0"):
+        dataclasses.replace(RECIPE, cutout=4)
+    with pytest.raises(ValueError, match="augmentation='pad_crop' does not know colour and lighting"):
+        dataclasses.replace(RECIPE, augmentation="pad_crop", colour=0.4, lighting=0.1)
