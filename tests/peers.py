@@ -7,15 +7,6 @@ import pytest
 import torch
 
 
-def timm():
-    """Imports timm without torchvision, whose builds must match torch's. Nothing of it runs in these tests."""
-    if "timm" not in sys.modules:
-        for name in ("", ".datasets", ".models", ".models.feature_extraction", ".ops", ".ops.misc", ".transforms",
-                     ".transforms.functional", ".utils"):
-            sys.modules[f"torchvision{name}"] = _Stub(f"torchvision{name}")
-    return pytest.importorskip("timm")
-
-
 class _Stub(types.ModuleType):
     """A module in which every name is a class, and every attribute of that is another."""
 
@@ -32,6 +23,16 @@ class _AnyClass(type):
         if name.startswith("__"):
             raise AttributeError(name)
         return _AnyClass(name, (), {})
+
+
+# timm and pytorchcv import torchvision, whose builds must match torch's. Nothing of it runs in these tests.
+for name in ("", ".datasets", ".models", ".models.feature_extraction", ".ops", ".ops.misc", ".transforms",
+             ".transforms.functional", ".utils"):
+    sys.modules[f"torchvision{name}"] = _Stub(f"torchvision{name}")
+
+
+def timm():
+    return pytest.importorskip("timm")
 
 
 def randomize(model, seed=0):

@@ -90,9 +90,8 @@ def keras_applications(name="ResNet50V2"):
 
 
 def image_classifiers(name="ResNet18"):
-    module = pytest.importorskip("classification_models.models.resnet")
-
     def build(tf_keras):
+        module = pytest.importorskip("classification_models.models.resnet")
         modules = {part: getattr(tf_keras, part) for part in ("backend", "layers", "models", "utils")}
         return getattr(module, name)(input_shape=(64, 64, 3), weights=None, classes=10, **modules)
 
@@ -164,6 +163,15 @@ def test_torch7(tmp_path, name, dtype):
 @pytest.mark.parametrize("name", ["resnetv2_34", "resnetv2_101", "resnetv2_152"])
 def test_timm_deep(tmp_path, name):
     assert disagreement("timm", tmp_path, *timm_folder(tmp_path, name)) < TOLERANCE["float32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source, network", [
+    ("keras_applications", keras_applications("ResNet152V2")), ("image_classifiers", image_classifiers("ResNet152")),
+], ids=["keras_applications", "image_classifiers"])
+def test_152_layers_of_keras_2(tmp_path, source, network):
+    file = tmp_path / "weights.h5"
+    assert disagreement(source, file, *keras_2(network, file)) < TOLERANCE["float32"]
 
 
 @pytest.mark.slow
