@@ -119,10 +119,17 @@ def test_a_timm_config_of_another_network(folder, tmp_path, change, pattern):
     refused("timm", tmp_path, pattern)
 
 
-def test_a_damaged_timm_config(folder, tmp_path):
-    (tmp_path / "config.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[1]", "3"])
+def test_a_damaged_timm_config(folder, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
-    refused("timm", tmp_path, "config.json cannot be read as a JSON file")
+    refused("timm", tmp_path, "config.json cannot be read as a timm configuration file")
+
+
+def test_a_timm_config_that_tells_less(folder, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnetv2_18", "pretrained_cfg": {"mean": [0]}}))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    assert importers.convert("timm", tmp_path)[1].preprocessing is None
 
 
 def test_group_normalization_is_refused():

@@ -91,9 +91,9 @@ def h5(path):
 def config(path):
     """Returns what a config.json says."""
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise _damaged(path, "JSON", error) from error
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, "timm configuration", error) from error
 
 
 def _names(group, attribute):

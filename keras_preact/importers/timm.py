@@ -55,11 +55,11 @@ def load(weights, name):
 
 
 def _preprocessing(trained):
-    if "mean" not in trained or trained.get("crop_mode", "center") != "center":
+    values = [trained.get(key) for key in ("mean", "std", "input_size", "crop_pct", "interpolation")]
+    if None in values or trained.get("crop_mode", "center") != "center":
         return None
-    return Preprocessing(
-        trained["mean"], trained["std"], trained["input_size"][1:], trained["crop_pct"], trained["interpolation"]
-    )
+    mean, std, size, crop, interpolation = values
+    return Preprocessing(mean, std, size[1:], crop, interpolation)
 
 
 def _labels(names):
