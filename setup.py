@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
+    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
     packages=["keras_preact", "keras_preact.importers", "keras_preact.weights"],

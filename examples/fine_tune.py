@@ -1,8 +1,9 @@
-"""Fine-tune a pretrained network on a folder of class folders of images, and compare with training from scratch.
+"""Fine-tune a pretrained network, and compare with training from scratch.
 
-    python examples/fine_tune.py flower_photos --epochs 5
+    python examples/fine_tune.py flower_photos --size 64 --epochs 5     # a folder of class folders of images
+    python examples/fine_tune.py cifar100 --images 5000 --epochs 10     # a TensorFlow data set
 
-Every fifth image of a class is kept for testing.
+Of a folder every fifth image of a class is kept for testing.
 """
 import argparse
 import json
@@ -14,25 +15,26 @@ import keras_preact as kp
 from keras_preact import datasets
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("folder")
+parser.add_argument("data", help="folder, .npz file or TensorFlow data set")
 parser.add_argument("--epochs", type=int, default=5)
-parser.add_argument("--size", type=int, default=64, help="side of the images in pixels (default: 64)")
+parser.add_argument("--size", type=int, default=64, help="side in pixels of images that differ in size (default: 64)")
+parser.add_argument("--images", type=int, help="train on the first so many (default: all)")
 parser.add_argument("--output", type=Path, default=Path("fine_tuned"))
 options = parser.parse_args()
 
-data = datasets.load(options.folder, (options.size, options.size))
+data = datasets.load(options.data, (options.size, options.size))
 x, x_test = (kp.preprocess_input(images, weights="cifar10") for images in (data.x_train, data.x_test))
-classes = len(data.labels)
+x, y, classes = x[:options.images], data.y_train[:options.images], len(data.labels)
 
 
 def fit(model, learning_rate):
     model.compile(keras.optimizers.SGD(learning_rate, 0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(x, data.y_train, batch_size=32, epochs=options.epochs, verbose=2)
+    model.fit(x, y, batch_size=32, epochs=options.epochs, verbose=2)
     return model.evaluate(x_test, data.y_test, verbose=0, return_dict=True)["accuracy"]
 
 
 keras.utils.set_random_seed(1)
-shape = (options.size, options.size, 3)
+shape = data.image_shape
 scratch = fit(kp.PreActResNet20(input_shape=shape, classes=classes), 0.05)
 
 model = kp.PreActResNet20(weights="cifar10", input_shape=shape, classes=classes)

@@ -3,6 +3,7 @@ from .evaluation import evaluate as evaluate
 from .finetuning import freeze as freeze
 from .finetuning import unfreeze as unfreeze
 from .importers import convert as convert
+from .metadata import Metadata as Metadata
 from .models import (
     PreActResNet18 as PreActResNet18,
 )
@@ -109,6 +110,9 @@ from .models import (
     decode_predictions as decode_predictions,
 )
 from .models import (
+    from_hub as from_hub,
+)
+from .models import (
     list_models as list_models,
 )
 from .models import (
@@ -120,11 +124,16 @@ from .models import (
 from .models import (
     preprocess_input as preprocess_input,
 )
+from .models import (
+    pull as pull,
+)
 from .networks import NetworkConfig as NetworkConfig
 from .networks import ResNet as ResNet
 from .preprocessing import Preprocessing as Preprocessing
+from .publishing import push_to_hub as push_to_hub
 from .recipes import Recipe as Recipe
 from .runs import load_run as load_run
+from .simplification import simplify_for_inference as simplify_for_inference
 from .training import Engine as Engine
 from .training import train as train
 from .version import __version__ as __version__

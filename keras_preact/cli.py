@@ -30,14 +30,15 @@ def main(arguments=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="keras-preact",
-        description="Pre-activation ResNets: classify images, and list, inspect, train and measure networks.",
+        description="Pre-activation ResNets: classify images, and list, inspect, train, measure and publish networks.",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     verb = verbs.add_parser("classify", help="classify images with a pretrained network")
     verb.add_argument("paths", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
-    verb.add_argument("--weights", default="cifar10", help="which weights of it (default: %(default)s)")
+    verb.add_argument("--weights", default="cifar10",
+                      help="which weights of it, or hf://owner/name for any network (default: %(default)s)")
     verb.add_argument("--top", type=_positive, default=3, help="classes to print for each image (default: %(default)s)")
     verb.set_defaults(run=_classify)
 
@@ -62,13 +63,14 @@ def _parser():
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
     verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
     verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
     verb.set_defaults(run=_train)
 
     verb = verbs.add_parser("evaluate", help="measure the test error of a network")
-    verb.add_argument("model", help="name of a network, or the output folder of a training run")
+    verb.add_argument("model", help="name of a network, output folder of a training run, or hf://owner/name")
     verb.add_argument("--weights", help="of a named network: a tag or a file")
     verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
     verb.add_argument("--views", default="single", help="single, flip or ten_crop (default: %(default)s)")
@@ -84,6 +86,18 @@ def _parser():
     verb.add_argument("--name", help="what that zoo calls the network (default: what the file is called)")
     verb.add_argument("--output", required=True, metavar="FILE.weights.h5", help="file to write")
     verb.set_defaults(run=_convert)
+
+    verb = verbs.add_parser("pull", help="fetch weights into the cache, for use without a network")
+    verb.add_argument("names", nargs="+", metavar="NAME", help="a network, a pattern, or owner/name[@revision]")
+    verb.set_defaults(run=_pull)
+
+    verb = verbs.add_parser("push", help="publish a finished training run on the Hugging Face Hub")
+    verb.add_argument("folder", metavar="RUN_DIR", help="output folder of the run")
+    verb.add_argument("repository", metavar="owner/name", help="made if there is none")
+    verb.add_argument("--private", action="store_true", help="only its owner sees the repository")
+    verb.add_argument("--revision", default="main", help="branch (default: %(default)s)")
+    verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and publish nothing")
+    verb.set_defaults(run=_push)
 
     verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
     verb.add_argument("name", nargs="?", help="of a recipe")
@@ -138,22 +152,30 @@ def _classify(options):
         import keras_preact
 
         keras.config.set_image_data_format("channels_last")
-        model = _builder(options.model)(weights=options.weights, input_shape=(None, None, 3))
-        known = {"weights": options.weights, "model": options.model}
+        if options.weights.startswith("hf://"):
+            model = keras_preact.from_hub(options.weights)
+        else:
+            model = _builder(options.model)(weights=options.weights)
+            if not (getattr(model, "preprocessing", None) and model.labels):
+                raise ValueError(
+                    "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file "
+                    f"that `convert` wrote, or hf://owner/name. Received: {options.weights}"
+                )
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
         for start in range(0, len(files), BATCH):
             readable, images = [], []
             for file in files[start:start + BATCH]:
                 try:
-                    images.append(keras_preact.load_image(file, **known))
+                    images.append(keras_preact.load_image(file, model.preprocessing))
                     readable.append(file)
                 except OSError as error:
                     failures += 1
                     print(f"{file}: cannot be read as an image: {error}", file=sys.stderr)
             if readable:
-                predictions = model.predict_on_batch(keras_preact.preprocess_input(np.stack(images), **known))
-                for file, best in zip(readable, keras_preact.decode_predictions(predictions, options.top, **known)):
+                x = keras_preact.preprocess_input(np.stack(images), model.preprocessing)
+                predictions = keras_preact.decode_predictions(model.predict_on_batch(x), options.top, model.labels)
+                for file, best in zip(readable, predictions):
                     print(f"{file!s:{width}}", *(f"{label} {probability:.1%}" for label, probability in best), sep="  ")
             progress.advance(bar, len(files[start:start + BATCH]))
     if failures:
@@ -188,12 +210,14 @@ def _list(options):
 
     from keras_preact.models import list_models, list_weights
 
-    errors = {(w.architecture, w.tag): w.measured["error"] for w in list_weights(options.pattern)}
+    weights = list_weights(options.pattern)
     table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error)")
     for info in list_models(options.pattern):
         table.add_row(
             info.name, _by(info.input_size), f"{info.parameters:,}", f"{info.multiply_adds:,}",
-            ", ".join(f"{tag} ({errors[info.name, tag]:.2f} %)" for tag in info.weights),
+            ", ".join(
+                f"{w.tag} ({w.measured['error']:.2f} %) {w.where}" for w in weights if w.architecture == info.name
+            ),
         )
     Console().print(table)
     return 0
@@ -219,7 +243,7 @@ def _show(options):
     for weight in models.list_weights(options.name):
         console.print(
             f"weights={weight.tag!r}: {weight.measured['error']:.2f} % error on {weight.measured['split']} "
-            f"({weight.measured['selection']}), recipe {weight.made['recipe']}, {weight.licence}",
+            f"({weight.measured['selection']}), recipe {weight.made['recipe']}, {weight.licence}, {weight.where}",
             highlight=False, soft_wrap=True,
         )
     return 0
@@ -235,7 +259,7 @@ def _train(options):
             changes[field] = getattr(options, field)
     engine = training.Engine(
         options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm,
+        options.steps_per_execution, options.batch_norm, options.rematerialize,
     )
     recipe = dataclasses.replace(recipe, **changes)
     try:
@@ -263,9 +287,12 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import Preprocessing, evaluation, pretrained, runs
+    from keras_preact import Preprocessing, evaluation, from_hub, runs
 
-    if (Path(options.model) / runs.RUN).exists():
+    if options.model.startswith("hf://"):
+        model = from_hub(options.model, input_shape=(None, None, 3))
+        preprocessing = model.preprocessing
+    elif (Path(options.model) / runs.RUN).exists():
         model, run = runs.load_run(options.model, (None, None, 3))
         preprocessing = Preprocessing(**run["data"]["preprocessing"])
     else:
@@ -274,10 +301,7 @@ def _evaluate(options):
             raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
         # Of any size, so that the crop may be another than the weights were trained on.
         model = build(weights=options.weights, input_shape=(None, None, 3))
-        if pretrained.is_path(options.weights):
-            preprocessing = pretrained.about(options.weights).get("preprocessing")
-        else:
-            preprocessing = pretrained.find(options.model, options.weights).preprocessing
+        preprocessing = getattr(model, "preprocessing", None)
     report = evaluation.evaluate(
         model, options.data, preprocessing, options.views, options.crop, options.resize
     )
@@ -303,6 +327,33 @@ def _convert(options):
     _, report = importers.convert(options.source, options.file, options.name, options.output)
     print(report)
     print(f"written: {report.architecture}(weights={options.output!r})")
+    return 0
+
+
+def _pull(options):
+    from keras_preact import pull
+
+    for name in options.names:
+        for path in pull(name):
+            print(path)
+    return 0
+
+
+def _push(options):
+    import keras
+
+    from keras_preact import push_to_hub
+
+    keras.config.set_image_data_format("channels_last")
+    published = push_to_hub(
+        options.folder, options.repository, private=options.private, revision=options.revision, dry_run=options.dry_run
+    )
+    for file, size in published.files.items():
+        print(f"{size:>12,}  {file}")
+    if published.commit:
+        print(f"Published and read back: hf://{published.repository}@{published.commit}")
+    else:
+        print(f"\nNothing was published. The card would be:\n\n{published.card}")
     return 0
 
 

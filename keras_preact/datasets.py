@@ -129,6 +129,7 @@ def for_recipe(source, recipe, config):
             f"augmentation={recipe.augmentation!r} crops photographs of any size, from a folder or a TensorFlow data "
             f"set; the images of {data.name} have one size: take a recipe with augmentation='pad_crop'."
         )
+    _require(f"augmentation={recipe.augmentation!r}", "tensorflow")
     return dataclasses.replace(data, preprocessing=dataclasses.replace(data.preprocessing, size=size))
 
 
@@ -202,13 +203,9 @@ def _statistics(images):
 
 
 def from_tfds(name):
-    """Returns the `Data` of a TensorFlow data set whose images have one size, as prepared on this machine."""
-    missing = [module for module in ("tensorflow_datasets", "tensorflow") if not importlib.util.find_spec(module)]
-    if missing:
-        raise ValueError(
-            f"{name!r} is neither an .npz file nor a folder, and to read it as a TensorFlow data set "
-            f"{' and '.join(missing)} must be installed: pip install 'keras_preact[training]'."
-        )
+    """Returns the `Data`, or the `Stream`, of a TensorFlow data set that is prepared on this machine."""
+    what = f"{name!r} is neither an .npz file nor a folder; a TensorFlow data set"
+    _require(what, "tensorflow_datasets", "tensorflow")
     import tensorflow_datasets as tfds
 
     try:
@@ -234,6 +231,12 @@ def from_tfds(name):
         loaded = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True))
         arrays[f"x_{part}"], arrays[f"y_{part}"] = loaded
     return from_arrays(name, arrays, labels)
+
+
+def _require(what, *modules):
+    missing = [module for module in modules if not importlib.util.find_spec(module)]
+    if missing:
+        raise ValueError(f"{what} needs {' and '.join(missing)}: pip install 'keras_preact[training]'.")
 
 
 def _test_splits(name):

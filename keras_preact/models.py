@@ -1,10 +1,11 @@
 """The zoo: one builder for each architecture, a row each, in the style of `keras.applications`."""
+import dataclasses
 import fnmatch
 import os
 import warnings
 from typing import NamedTuple
 
-from keras_preact import costs, preprocessing, pretrained
+from keras_preact import costs, hub, preprocessing, pretrained
 from keras_preact.networks import NetworkConfig, ResNet, check_top
 from keras_preact.units import channel_axis
 
@@ -14,8 +15,10 @@ _DOCSTRING = """Builds {name}: {what}.
 
     Args:
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
-        weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10", or a
-            path to a .weights.h5 or .keras file. Weights that `convert` took from another zoo bring its layout.
+        weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
+            "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
+            `push_to_hub` wrote, or a path to a .weights.h5 or .keras file. What `convert` took from another zoo brings
+            its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
             "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, or the
@@ -28,11 +31,13 @@ _DOCSTRING = """Builds {name}: {what}.
         name: of the model.
 
     Returns:
-        A functional `keras.Model` of built-in layers.
+        A functional `keras.Model` of built-in layers. With weights by tag or from the Hub it has the attributes
+        `preprocessing`, what `preprocess_input` takes, and `labels`, what `decode_predictions` takes.
 
     Raises:
         ValueError: arguments that contradict each other, a size that the strides do not allow, weights that do not
             exist, are damaged, or do not fit.
+        OSError: weights that cannot be had from the Hub as they were published.
 
     Example:
 
@@ -78,15 +83,11 @@ def _build(architecture, weights, classes, **arguments):
     check_top(top, arguments["pooling"], classes)
     if weights is None:
         return ResNet(classes=classes, **arguments)
-    path = weights if pretrained.is_path(weights) else pretrained.verified(pretrained.find(architecture, weights))
-    layers, about = pretrained.read(path), pretrained.about(path)
-    arguments["config"] = about.get("config", arguments["config"])
-    if builder_name(arguments["config"]) != architecture:
-        raise ValueError(
-            f"{path} holds weights of {builder_name(arguments['config'])}. Received: the builder {architecture}"
-        )
-    if top and about.get("preprocessing") and arguments["input_tensor"] is arguments["input_shape"] is None:
-        size, channels = about["preprocessing"].size, len(about["preprocessing"].mean)
+    path, known = _find(architecture, arguments["config"], weights)
+    layers = pretrained.read(path)
+    arguments["config"] = getattr(known, "config", arguments["config"])
+    if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
+        size, channels = known.preprocessing.size, len(known.preprocessing.mean)
         arguments["input_shape"] = (channels, *size) if channel_axis() == 1 else (*size, channels)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
@@ -95,6 +96,9 @@ def _build(architecture, weights, classes, **arguments):
     new_head = top and (trained is None or classes != trained)
     model = ResNet(classes=classes, **arguments)
     pretrained.assign(model, layers, repr(os.fspath(weights)), keep_head=new_head)
+    if known:
+        model.preprocessing = known.preprocessing
+        model.labels = None if new_head else preprocessing.LABELS.get(known.labels, known.labels)
     if new_head:
         had = f"{trained} classes" if trained else "no such layer"
         warnings.warn(
@@ -112,6 +116,33 @@ def builder_name(config):
         return config.order, config.join, config.unit, config.units, config.widths, config.stem
 
     return next((name for name, other in CONFIGS.items() if network(other) == network(config)), None)
+
+
+def _find(architecture, config, weights):
+    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, an `About`, or None."""
+    if hub.is_address(weights):
+        snapshot = hub.snapshot(weights)
+        _check_config(architecture, config, weights, snapshot.metadata)
+        return snapshot.file(hub.WEIGHTS), snapshot.metadata
+    if pretrained.is_path(weights):
+        about = pretrained.about(weights)
+        if about and builder_name(about.config) != architecture:
+            raise ValueError(
+                f"{weights} holds weights of {builder_name(about.config)}. Received: the builder {architecture}"
+            )
+        return weights, about
+    weight = pretrained.find(architecture, weights)
+    return pretrained.verified(weight), weight
+
+
+def _check_config(architecture, config, weights, published):
+    here, there = dataclasses.asdict(config), dataclasses.asdict(published.config)
+    differences = [f"{name} is {there[name]!r} and {here[name]!r}" for name in here if here[name] != there[name]]
+    if differences:
+        raise ValueError(
+            f"{weights!r} holds {published.architecture} and the builder is {architecture}: {'; '.join(differences)}. "
+            f"Use that builder, or keras_preact.from_hub({weights.removeprefix(hub.PREFIX)!r})."
+        )
 
 
 def _check_channels(layers, architecture, input_tensor, input_shape):
@@ -173,6 +204,41 @@ ResNet200 = _imagenet("ResNet", 200, order="original")
 ResNet269 = _imagenet("ResNet", 269, order="original")
 
 
+def from_hub(repository, **arguments):
+    """Builds the network that a repository of the Hugging Face Hub holds, with its weights.
+
+    Nothing that is downloaded is executed, and no weight is set before the sha256 of its file was compared.
+
+    Args:
+        repository: "owner/name" or "owner/name@revision", a branch, a tag or a commit; `push_to_hub` writes such.
+        **arguments: as of the builders, such as `classes` or `include_top`; `input_shape` is by default that of the
+            repository's preprocessing.
+
+    Returns:
+        A functional `keras.Model` of built-in layers, with the attributes `preprocessing`, what `preprocess_input`
+        takes, and `labels`, what `decode_predictions` takes.
+
+    Raises:
+        OSError: the repository cannot be had, is not of our layout, or a file of it is not the published one.
+        ValueError: arguments that contradict each other or do not fit the weights.
+
+    Example:
+
+    >>> model = keras_preact.from_hub("owner/name")
+    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
+    >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
+    """
+    snapshot = hub.snapshot(repository)
+    known = snapshot.metadata
+    defaults = dict.fromkeys(("pooling", "classes", "input_tensor", "input_shape")) | {"include_top": True}
+    if known.architecture in CONFIGS:
+        defaults["name"] = known.architecture.lower()
+    if arguments.get("input_tensor") is None:
+        defaults["input_shape"] = known.preprocessing.input_shape
+    weights = f"{hub.PREFIX}{snapshot.repository}@{snapshot.commit}"
+    return _build(known.architecture, weights, config=known.config, **defaults | arguments)
+
+
 class ModelInfo(NamedTuple):
     """What `list_models` tells of an architecture; the cost is for its own input size and number of classes."""
 
@@ -199,9 +265,32 @@ def list_models(pattern="*"):
 
 
 def list_weights(model="*"):
-    """Returns the published `Weight`s of each architecture whose name matches `model`, with their measured errors."""
+    """Returns the published `Weight`s of each architecture whose name matches `model`.
+
+    Each tells its measured error and, as `where`, whether it is "bundled" with the package, "cached" or "remote".
+    """
     architectures = _matching(model)
     return [weight for weight in pretrained.index() if weight.architecture in architectures]
+
+
+def pull(name):
+    """Fetches weights into the cache, for use without a network.
+
+    Args:
+        name: of a builder, or a pattern such as "PreAct*", for all its published weights; or "owner/name" or
+            "owner/name@revision" for every file of a repository of the Hugging Face Hub.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OSError: a file cannot be had, or is not the published one.
+        ValueError: no model is named so.
+    """
+    if "/" in name:
+        snapshot = hub.snapshot(name)
+        return [snapshot.file(file) for file in snapshot.metadata.files]
+    return [pretrained.verified(weight) for weight in list_weights(name)]
 
 
 def _matching(pattern):
@@ -217,7 +306,7 @@ def preprocess_input(x, weights="cifar10", model=None, data_format=None):
     Args:
         x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
             (..., 3, height, width) if the data format is "channels_first".
-        weights: a tag that `list_weights` names, a file that `convert` wrote, or a `Preprocessing`.
+        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
         model: the name of the builder, where the weights of one tag differ.
         data_format: default Keras's `image_data_format`.
 
@@ -236,18 +325,18 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     Args:
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, a file that `convert` wrote, the name of a label set ("cifar10",
-            "cifar100", "imagenet", "imagenet_wordnet_ids"), or a list with a label for each class.
+        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
+            "imagenet_wordnet_ids"), or a list with a label for each class, such as `model.labels`.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
         ValueError: an unknown tag, or predictions that do not have one column for each label.
     """
     labels = weights
-    if isinstance(weights, (str, os.PathLike)) and weights not in preprocessing.LABELS:
-        is_path = pretrained.is_path(weights)
-        labels = _told(weights, "labels") if is_path else pretrained.describe(weights, model).labels
-    return preprocessing.decode(preds, preprocessing.LABELS[labels] if isinstance(labels, str) else labels, top)
+    if isinstance(weights, str):
+        known = weights if weights in preprocessing.LABELS else pretrained.describe(weights, model).labels
+        labels = preprocessing.LABELS[known]
+    return preprocessing.decode(preds, labels, top)
 
 
 def load_image(file, weights="cifar10", model=None):
@@ -255,7 +344,7 @@ def load_image(file, weights="cifar10", model=None):
 
     Args:
         file: path or binary file of any format Pillow reads.
-        weights: a tag that `list_weights` names, a file that `convert` wrote, or a `Preprocessing`.
+        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
@@ -268,13 +357,4 @@ def load_image(file, weights="cifar10", model=None):
 def _preprocessing(weights, model):
     if isinstance(weights, preprocessing.Preprocessing):
         return weights
-    if pretrained.is_path(weights):
-        return _told(weights, "preprocessing")
     return pretrained.describe(weights, model).preprocessing
-
-
-def _told(path, what):
-    told = pretrained.about(path).get(what)
-    if told is None:
-        raise ValueError(f"{path} does not tell its {what}; give the {what} themselves.")
-    return told

@@ -357,16 +357,21 @@ def _input(config, include_top, tensor, shape):
     return keras.Input(shape) if tensor is None else tensor
 
 
-@contextmanager
 def deep_enough(config):
     """Raises Python's recursion limit where a path as long as Keras walks has more layers than that.
 
     With the shortcut first in every Add only the layers on the shortcuts count: one a unit in plain pre-activation
     networks, so that 1202 layers pass, but more where the join adds one or activations follow the addition.
     """
-    limit = sys.getrecursionlimit()
     layers_in_unit = 1 + len(ORDERS[config.order].after) + (config.join[0] != "plain")
-    sys.setrecursionlimit(max(limit, 300 + sum(config.units) * layers_in_unit))
+    return recursion_limit(sum(config.units) * layers_in_unit)
+
+
+@contextmanager
+def recursion_limit(layers):
+    """Raises Python's recursion limit so that Keras can walk a path of so many layers."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 300 + layers))
     try:
         yield
     finally:

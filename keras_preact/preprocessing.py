@@ -87,6 +87,11 @@ class Preprocessing:
             raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
+    @property
+    def input_shape(self):
+        """Of one image, in the image data format that Keras is set to."""
+        return image_shape(*self.size, len(self.mean))
+
 
 def normalize(x, preprocessing, data_format=None):
     """Returns (x / 255 - mean) / std as float32, without changing `x`.

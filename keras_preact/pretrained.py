@@ -1,15 +1,17 @@
 """The index of published weights, and reading, checking and assigning them."""
 import dataclasses
-import hashlib
 import json
 import os
 import zipfile
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from keras_preact import hub
 from keras_preact.networks import NetworkConfig
 from keras_preact.preprocessing import LABELS, Preprocessing
 
@@ -25,10 +27,11 @@ class Weight:
         architecture: name of the builder.
         tag: what `weights=` takes; the data set it was trained on, and the recipe if there are several.
         dataset: the data set it was trained on.
-        file: name of the .weights.h5 file.
+        file: name of the .weights.h5 file where it ships with the package.
         size: of the file in bytes.
         sha256: of the file.
-        repository, revision: on the Hugging Face Hub, None until published.
+        repository, revision: on the Hugging Face Hub, "owner/name" and a commit, where the same file is
+            model.weights.h5; None until published.
         preprocessing: a `Preprocessing`.
         labels: name of the label set.
         licence: SPDX name.
@@ -53,6 +56,14 @@ class Weight:
     @property
     def classes(self):
         return len(LABELS[self.labels])
+
+    @property
+    def where(self):
+        """Its file is "bundled" with the package, "cached" from the Hub, or "remote"."""
+        if (folder() / self.file).is_file():
+            return "bundled"
+        cached = self.repository and hub.cached(self.repository, self.revision, hub.WEIGHTS)
+        return "cached" if cached else "remote"
 
 
 def folder():
@@ -79,7 +90,7 @@ def find(architecture, tag):
     if tag not in tags:
         elsewhere = sorted({weight.architecture for weight in index() if weight.tag == tag})
         raise ValueError(
-            "`weights` must be None, a tag of the index or a path to a .weights.h5 or .keras file. "
+            "`weights` must be None, a tag of the index, 'hf://owner/name' or a path to a .weights.h5 or .keras file. "
             f"{architecture} has {_list(tags) or 'no published weights'}. Received: {tag!r}"
             + (f", which there is for {', '.join(elsewhere)}." if elsewhere else ".")
         )
@@ -112,21 +123,25 @@ def is_path(weights):
 
 
 def verified(weight):
-    """Returns the path of the weight's file, once its size and sha256 are those of the index.
+    """Returns the path of the weight's file, once its sha256 is that of the index.
+
+    The file that ships with the package comes first, then the cache, then the Hub.
 
     Raises:
-        ValueError: the file is missing or is not the published one.
+        ValueError: the file that ships is missing or is not the published one.
+        HubError: the file cannot be had from the Hub, or is not the published one.
     """
     path = folder() / weight.file
     remedy = "Install the package again."
     if not path.is_file():
+        if weight.repository:
+            return hub.fetch(weight.repository, weight.revision, hub.WEIGHTS, weight.sha256)
         raise ValueError(f"The weights {weight.tag!r} of {weight.architecture} are missing: {path}. {remedy}")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
+    found = hub.digest(path)
     if found != weight.sha256:
         raise ValueError(
-            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {len(content)} bytes and "
-            f"sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
+            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {path.stat().st_size} bytes "
+            f"and sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
         )
     return path
 
@@ -137,26 +152,27 @@ def read(path):
     Raises:
         ValueError: no such file, another kind of file, or one that cannot be read to its end.
     """
-    path = _checked(path)
-    try:
+    with _reading(path) as path:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
                 return _layers(member)
         return _layers(path)
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
-            "Copy or download it again."
-        ) from error
 
 
-def _checked(path):
+@contextmanager
+def _reading(path):
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`weights` names a file that does not exist: {path}")
     if not path.name.endswith((".weights.h5", ".keras")):
         raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
-    return path
+    try:
+        yield path
+    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
+            "Copy or download it again."
+        ) from error
 
 
 def _layers(file):
@@ -167,8 +183,15 @@ def _layers(file):
             if len(variables):
                 if "name" not in variables.attrs:
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
-                layers[variables.attrs["name"]] = [np.array(variables[str(i)]) for i in range(len(variables))]
+                layers[variables.attrs["name"]] = [array(h5, variables[str(i)]) for i in range(len(variables))]
     return layers
+
+
+def array(h5, dataset):
+    # HDF5 can take values from any file of the machine, or claim more of them than there are.
+    if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
+        raise KeyError(f"the values of {dataset.name} are not in it")
+    return np.array(dataset)
 
 
 def write(path, model, config, preprocessing, labels):
@@ -193,23 +216,32 @@ def write(path, model, config, preprocessing, labels):
     os.replace(new, path)
 
 
+class About(NamedTuple):
+    """What a file that `write` wrote tells beside its weights; preprocessing and labels may be None."""
+
+    config: NetworkConfig
+    preprocessing: Preprocessing | None
+    labels: str | tuple | None
+
+
 def about(path):
-    """Returns the "config", "preprocessing" and "labels" of a file that `write` wrote; of others, nothing.
+    """Returns the `About` of a file that `write` wrote, and None of others.
 
     Raises:
-        ValueError: no such file, or another kind of file.
+        ValueError: as `read`.
     """
-    path = _checked(path)
-    if path.suffix == ".keras":
-        return {}
-    with h5py.File(path, "r") as h5:
-        if ABOUT not in h5:
-            return {}
-        told = json.loads(h5[ABOUT].asstr()[()])
-    return told | {
-        "config": NetworkConfig(**told["config"]),
-        "preprocessing": told["preprocessing"] and Preprocessing(**told["preprocessing"]),
-    }
+    with _reading(path) as path:
+        if path.suffix == ".keras":
+            return None
+        with h5py.File(path, "r") as h5:
+            if ABOUT not in h5:
+                return None
+            told = json.loads(h5[ABOUT].asstr()[()])
+    labels = told["labels"]
+    return About(
+        NetworkConfig(**told["config"]), told["preprocessing"] and Preprocessing(**told["preprocessing"]),
+        tuple(labels) if isinstance(labels, list) else labels,
+    )
 
 
 def assign(model, layers, source, keep_head=False):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_preact import pretrained
 from keras_preact.networks import NetworkConfig, ResNet
-from keras_preact.preprocessing import Preprocessing, image_shape
+from keras_preact.preprocessing import Preprocessing
 
 RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
@@ -106,8 +106,7 @@ def load_run(folder, input_shape=None):
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = json.loads((folder / RUN).read_text())
     layers = pretrained.read(folder / FINAL)
-    preprocessing = Preprocessing(**run["data"]["preprocessing"])
-    input_shape = input_shape or image_shape(*preprocessing.size, len(preprocessing.mean))
-    model = ResNet(NetworkConfig(**run["config"]), input_shape=input_shape, classes=len(run["labels"]))
+    shape = input_shape or Preprocessing(**run["data"]["preprocessing"]).input_shape
+    model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
     pretrained.assign(model, layers, folder / FINAL)
     return model, run

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import keras
 
-from keras_preact import datasets, models, recipes, runs
+from keras_preact import datasets, models, recipes, runs, streams
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
 from keras_preact.networks import NetworkConfig, ResNet, deep_enough
 from keras_preact.preprocessing import image_shape
-from keras_preact.streams import naming_unreadable
+from keras_preact.rematerialization import rematerialized
 from keras_preact.version import __version__
 
 
@@ -39,6 +39,8 @@ class Engine:
             faster without.
         steps_per_execution: training steps in one call of the compiled function.
         batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
+        rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
+            root of the depth.
     """
 
     strategy: str = "none"
@@ -46,6 +48,7 @@ class Engine:
     jit_compile: bool | str = "auto"
     steps_per_execution: int = 1
     batch_norm: str = "replica"
+    rematerialize: bool = False
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -131,7 +134,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(engine.precision)
     try:
-        with devices.scope(), deep_enough(config), naming_unreadable(data):
+        with devices.scope(), deep_enough(config), streams.naming_unreadable(data):
             rates = recipe.learning_rates(steps)
             network = compiled(config, data, recipe, rates, engine, devices.model)
             epoch = _restore(network, folder) // steps
@@ -208,6 +211,8 @@ def _devices():
 def compiled(config, data, recipe, rates, engine, model=keras.Model):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
+    if engine.rematerialize:
+        model = rematerialized(model)
     if model is not keras.Model:
         network = model(network.inputs, network.outputs, name=network.name)
     for layer in network.layers:
@@ -264,11 +269,12 @@ class _StopOnDivergence(keras.callbacks.Callback):
         self.folder, self.rates = folder, rates
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.before = epoch * self.params["steps"]
+        self.before, self.checked = epoch * self.params["steps"], -self.EVERY
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = self.before + batch
-        if batch % self.EVERY == 0:
+        if batch - self.checked >= self.EVERY:
+            self.checked = batch
             self._check("training", logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):

@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hub_server  # noqa: F401  sets the environment of huggingface_hub, which Keras imports
 import keras
 import pytest
 
@@ -9,6 +10,8 @@ import pytest
 def pytest_configure(config):
     # Saving a TensorFlow variable with NumPy 2 warns, in Keras's code.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
+    # Uploading does, in huggingface_hub's.
+    config.addinivalue_line("filterwarnings", "ignore:Use 'content=<...>' to upload raw:DeprecationWarning")
 
 
 @pytest.fixture

@@ -279,10 +279,10 @@ def test_images_for_a_converted_file_fit_its_network(tmp_path):
     file = tmp_path / "r50.weights.h5"
     kp.convert("keras_applications", theirs, output=file)
     photo = HERE.parent / "examples" / "images" / "cat_0000.png"
-    images = kp.preprocess_input(kp.load_image(photo, weights=file), weights=file)[None]
+    model = kp.PreActResNet50(weights=file)
+    images = kp.preprocess_input(kp.load_image(photo, model.preprocessing), model.preprocessing)[None]
     assert images.shape == (1, 299, 299, 3) and images.min() >= -1 and images.max() <= 1
-    predictions = kp.PreActResNet50(weights=file)(images)
-    assert kp.decode_predictions(predictions, weights=file)[0][0][0] in LABELS["imagenet"]
+    assert kp.decode_predictions(model(images), weights=model.labels)[0][0][0] in LABELS["imagenet"]
 
 
 def test_timm_tells_the_preprocessing_and_labels(tmp_path):
@@ -309,15 +309,13 @@ def test_a_builder_takes_a_converted_file(tmp_path):
     np.testing.assert_array_equal(outputs_of(kp.PreActResNet18(weights=file, input_shape=(64, 64, 3)), images),
                                   outputs_of(model, images))
     assert ours.input_shape == (None, 224, 224, 3)
-    pixels = np.full((1, 8, 8, 3), 255, "uint8")
-    np.testing.assert_allclose(kp.preprocess_input(pixels, weights=file), 1)
-    best = kp.decode_predictions(np.eye(1000)[[134]], 1, weights=file)
-    assert best == [[("crane (bird)", 1.0)]]
-    with pytest.raises(ValueError, match="`weights` names a file that does not exist: nowhere.weights.h5"):
-        kp.preprocess_input(pixels, weights="nowhere.weights.h5")
-    model.save_weights(tmp_path / "plain.weights.h5")
-    with pytest.raises(ValueError, match="plain.weights.h5 does not tell its labels"):
-        kp.decode_predictions(np.eye(1000), weights=tmp_path / "plain.weights.h5")
-    assert kp.decode_predictions(np.eye(2), 1, weights=["a/b", "c"])[0] == [("a/b", 1.0)]
+    for network in (model, ours):
+        assert network.preprocessing == report.preprocessing and network.labels == LABELS["imagenet"]
+    assert kp.decode_predictions(np.eye(1000)[[134]], 1, weights="imagenet") == [[("crane (bird)", 1.0)]]
+    with pytest.warns(UserWarning, match="all layers but 'predictions' were loaded"):
+        assert kp.PreActResNet18(weights=file, classes=7).labels is None
+    (tmp_path / "damaged.weights.h5").write_bytes(file.read_bytes()[:10_000])
+    with pytest.raises(ValueError, match="damaged.weights.h5 cannot be read as Keras weights"):
+        kp.PreActResNet18(weights=tmp_path / "damaged.weights.h5")
     with pytest.raises(ValueError, match="holds weights of PreActResNet18. Received: the builder PreActResNet34"):
         kp.PreActResNet34(weights=file)

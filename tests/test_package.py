@@ -12,18 +12,20 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "checks", "units", "networks", "costs", "preprocessing", "pretrained", "models", "importers", "recipes",
-    "augmentation", "streams", "datasets", "distribution", "runs", "training", "evaluation", "finetuning", "cli",
+    "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "metadata", "hub",
+    "pretrained", "models", "importers", "recipes", "augmentation", "streams", "datasets", "distribution", "runs",
+    "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "cli",
 )
 OUTSIDE = {
-    "units": {"keras"}, "networks": {"keras"}, "costs": set(), "preprocessing": {"keras", "numpy", "PIL"},
-    "pretrained": {"h5py", "numpy"}, "models": {"keras"},
-    "importers": {"h5py", "keras", "numpy", "safetensors", "torch"}, "recipes": {"keras", "numpy"},
-    "augmentation": {"tensorflow"}, "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"},
-    "distribution": {"keras", "tensorflow", "jax"}, "runs": {"keras", "matplotlib"},
-    "training": {"keras", "tensorflow"}, "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"},
-    "cli": {"keras", "numpy", "rich", "PIL"},
+    "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
+    "preprocessing": {"keras", "numpy", "PIL"}, "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"},
+    "models": {"keras"}, "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
+    "recipes": {"keras", "numpy"}, "augmentation": {"tensorflow"},
+    "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
+    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
+    "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
+    "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
+    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
 

@@ -3,10 +3,15 @@ import json
 import re
 from pathlib import Path
 
+import hub_server
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+import keras_preact as kp
+from keras_preact import models
+from keras_preact.preprocessing import LABELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,9 +32,23 @@ def sample(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def repository():
+    """The repository of the README, on loopback, with the weights that ship with the package."""
+    if hub_server.LIVE:
+        pytest.skip("the live Hub has no repository of that name")
+    (weight,) = kp.list_weights("PreActResNet20")
+    measured = {key: weight.measured[key] for key in ("error", "images", "split", "crop", "selection")}
+    kp.push_to_hub(kp.PreActResNet20(weights="cifar10"), "owner/name", kp.Metadata(
+        "PreActResNet20", models.CONFIGS["PreActResNet20"], weight.preprocessing, LABELS["cifar10"], "cifar10", measured
+    ))
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.sub(r"\W+", " ", block)[:40])
 @pytest.mark.filterwarnings("ignore:.*all layers but 'predictions' were loaded:UserWarning")
-def test_python_blocks_run(block, sample, capsys):
+def test_python_blocks_run(block, sample, capsys, request):
+    if "from_hub" in block:
+        request.getfixturevalue("repository")
     exec(block, {})
     if "decode_predictions" in block:
         assert re.search(r"\[\[\('cat', 0\.\d+\), ", capsys.readouterr().out)

@@ -177,6 +177,16 @@ def test_divergence_stops_with_the_last_good_checkpoint(data, tmp_path):
     assert not (tmp_path / "run" / "final.weights.h5").exists()
 
 
+def test_divergence_is_seen_where_several_steps_are_one_call(tmp_path):
+    callback = training._StopOnDivergence(tmp_path, lambda step: 0.1)
+    callback.set_params({"steps": 40})
+    callback.on_epoch_begin(2)
+    callback.on_train_batch_end(9, {"loss": 1.0})
+    callback.on_train_batch_end(19, {"loss": float("nan")})  # looked at too lately
+    with pytest.raises(Diverged, match="training loss is nan by step 109, at a learning rate of 0.1. There is no"):
+        callback.on_train_batch_end(29, {"loss": float("nan")})
+
+
 @pytest.mark.parametrize("change, pattern", [
     ({"model": "PreActResNet21"}, "such as PreActResNet.*Received: 'PreActResNet21'"),
     ({"recipe": "imagenet"}, "`recipe` must be one of 'cifar_paper'"),

@@ -3,17 +3,20 @@
     python weights/add.py RUN --data cifar10 --tag cifar10 --commit HASH --hardware "2 cores of an AMD EPYC"
 
 Writes the weights, the index entry, the row of results.csv and the record of the run (run.json, log.csv, curve.png),
-with the error of the very file on all test images. An earlier weight of the same name is replaced.
+with the error of the very file on all test images. An earlier weight of the same name is replaced. With --repository
+the file is the one that was published there, and the entry is pinned to it; a large one then does not ship.
 """
 import argparse
 import csv
 import datetime
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
-from keras_preact import evaluation, pretrained, runs
+import numpy as np
+
+from keras_preact import evaluation, hub, pretrained, runs
+from keras_preact.publishing import SELECTION
 
 HERE = Path(__file__).parent
 # Published test errors in percent, of the same network and data set: what each result is held against.
@@ -25,7 +28,7 @@ PUBLISHED = {
     ("PreActResNet1001", "cifar10"): (4.92, "Table 3"),
     ("PreActResNet1001", "cifar100"): (22.71, "Table 3"),
 }
-SELECTION = "last epoch"
+SHIPPED = 8_000_000  # bytes of the largest file that ships with the package
 
 
 def main():
@@ -33,6 +36,7 @@ def main():
     parser.add_argument("run", type=Path)
     for option in ("data", "tag", "commit", "hardware"):
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--repository", help="owner/name[@revision] on the Hugging Face Hub")
     options = parser.parse_args()
     model, run = runs.load_run(options.run)
     recipe, log = run["recipe"], runs.read_log(options.run / runs.LOG)
@@ -40,18 +44,29 @@ def main():
     name = f"{architecture.lower()}-{options.tag}"
 
     file = HERE / f"{name}.weights.h5"
-    runs.replace(file, model.save_weights)
+    repository = revision = None
+    if options.repository:
+        published = hub.snapshot(options.repository)
+        repository, revision = published.repository, published.commit
+        shutil.copyfile(published.file(hub.WEIGHTS), file)
+        if not same(pretrained.read(file), pretrained.read(options.run / runs.FINAL)):
+            parser.error(f"{options.repository} holds other weights than {options.run}; push the run there first.")
+    else:
+        runs.replace(file, model.save_weights)
     pretrained.assign(model, pretrained.read(file), file)
     report = evaluation.evaluate(model, options.data)
     error = round(report.top1_error, 2)
     print(f"{report.wrong} of {report.images} test images wrong: {error} %; the log says {log[-1]['test_error']} %")
 
-    content = file.read_bytes()
+    size, sha256 = file.stat().st_size, hub.digest(file)
+    if size > SHIPPED:
+        file.unlink()
+        if not repository:
+            parser.error(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
     date = datetime.datetime.fromtimestamp((options.run / runs.FINAL).stat().st_mtime, datetime.UTC).date()
     entry = pretrained.Weight(
-        architecture, options.tag, dataset, file.name, len(content), hashlib.sha256(content).hexdigest(),
-        repository=None, revision=None, preprocessing=run["data"]["preprocessing"], labels=dataset,
-        licence="Apache-2.0",
+        architecture, options.tag, dataset, file.name, size, sha256, repository, revision,
+        preprocessing=run["data"]["preprocessing"], labels=dataset, licence="Apache-2.0",
         made={
             "recipe": recipe["name"], "epochs": recipe["epochs"], "seed": run["seed"], "commit": options.commit,
             "hardware": options.hardware, "date": str(date), "record": f"records/{name}",
@@ -80,6 +95,12 @@ def main():
     with open(results, newline="") as lines:
         rows = [old for old in csv.DictReader(lines) if key(old) != (architecture, options.tag)]
     runs.replace(results, lambda new: runs.write_csv(new, [*rows, row]))
+
+
+def same(layers, others):
+    return layers.keys() == others.keys() and all(
+        np.array_equal(a, b) for name in layers for a, b in zip(layers[name], others[name], strict=True)
+    )
 
 
 def key(entry):

@@ -37,7 +37,7 @@ def convert(source, weights, name=None, output=None, **network):
         **network: arguments of `ResNet`, such as input_shape and classifier_activation; default any height and width.
 
     Returns:
-        (a `keras.Model`, a `Report`)
+        (a `keras.Model` with its `preprocessing` and `labels`, None where unknown; a `Report`)
 
     Raises:
         ValueError: a file that is damaged, of another network, incomplete, or wants to run code; the message names the

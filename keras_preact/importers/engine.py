@@ -138,11 +138,12 @@ def convert(upstream, source, where, **network):
     ])
     arrays = {layer.name: [found[layer.name, variable.name] for variable in layer.weights] for layer in layers}
     pretrained.assign(model, arrays, where)
-    labels = upstream.labels
-    named = labels and len(LABELS[labels] if isinstance(labels, str) else labels) == classes
+    labels = LABELS.get(upstream.labels, upstream.labels)
+    named = labels and len(labels) == classes
+    model.preprocessing, model.labels = upstream.preprocessing, labels if named else None
     return model, Report(
         source, architecture, config, classes, len(found), sum(array.size for array in found.values()), ignored,
-        upstream.preprocessing, labels if named else None,
+        upstream.preprocessing, upstream.labels if named else None,
     )
 
 

@@ -82,7 +82,7 @@ def h5(path):
             root = file.get("model_weights", file)
             for layer in _names(root, "layer_names"):
                 for name in _names(root[layer], "weight_names"):
-                    arrays[layer, name.removesuffix(":0")] = np.array(root[layer][name])
+                    arrays[layer, name.removesuffix(":0")] = pretrained.array(file, root[layer][name])
     except (OSError, KeyError, RuntimeError) as error:
         raise _damaged(path, "Keras 1 or 2", error) from error
     return arrays

@@ -1,0 +1,131 @@
+"""Simplified networks give the same outputs, in every order, unit, shortcut and join."""
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from helpers import build, images_like, outputs_of, randomize, relative_error
+
+from keras_preact import PreActResNet20, simplify_for_inference
+from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.preprocessing import Preprocessing, normalize
+from keras_preact.units import ORDERS
+
+
+def normalizations(model):
+    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def check(model, images=None):
+    images = images_like(tuple(side or 16 for side in model.input_shape[1:])) if images is None else images
+    before = model.get_weights()
+    simple = simplify_for_inference(model)
+    assert relative_error(outputs_of(simple, images), outputs_of(model, images)) < 1e-5
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    return simple
+
+
+UNITS = (
+    ("single", "zero_pad"), ("basic", "zero_pad"), ("basic", "project_on_change"), ("bottleneck", "project_stages"),
+)
+JOINS = (("plain",), ("scaled", 0.5, 0.5), ("exclusive_gate", -1), ("shortcut_gate", -1), ("dropout", 0.5))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("unit, shortcut", UNITS)
+def test_orders_and_units(order, unit, shortcut):
+    config = NetworkConfig((2, 2, 1), (4, 6, 8), unit, order, shortcut)
+    positive, both = (build(config, (16, 16, 3), gamma_signs=signs) for signs in ((1,), (1, -1)))
+    found = normalizations(check(positive))
+    # What follows a conv always goes; what follows an addition, where all takers are convs and all gammas positive.
+    shared = ["stage2_unit1_bn1", "stage3_unit1_bn1"] if shortcut == "zero_pad" else []
+    if order == "full_preactivation":
+        assert found == shared
+        assert len(found) < len(normalizations(check(both))) < len(normalizations(both))
+    elif order == "bn_after_addition":
+        # Before an identity shortcut the factor has nowhere to go.
+        assert "stage1_unit1_out_bn" in found and all("_out_bn" in name for name in found)
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("join", JOINS, ids=lambda join: join[0])
+def test_joins(join):
+    check(build(NetworkConfig((2, 2), (4, 6), join=join), (16, 16, 3), gamma_signs=(1,)))
+
+
+@pytest.mark.parametrize("first, stride, bias, pool", [*itertools.product(
+    ("stem", "unit", "both"), ("conv3x3", "last_unit"), (False, True), ("zeros", "minus_infinity"),
+)])
+def test_layouts_of_other_zoos(first, stride, bias, pool):
+    config = NetworkConfig(
+        (2, 2), (4, 6), "bottleneck", shortcut="project_on_change", stem="conv7x7_pool", first_activation=first,
+        stride_on=stride, use_bias=bias, pool_padding=pool,
+    )
+    check(build(config, (32, 32, 3), gamma_signs=(1,)))
+
+
+def test_a_hand_computed_chain():
+    """One channel, 1x1 convs: y = x + 2 relu(3 x + 6), then relu(0.5 y - 1) times 4."""
+    inputs = keras.Input((1, 1, 1))
+    layers = keras.layers
+    stem = layers.Conv2D(1, 1, use_bias=False, name="stem")(inputs)
+    zero = layers.Conv2D(1, 1, use_bias=False, name="zero")(inputs)
+    x = layers.Add()([stem, zero])
+    branch = layers.Conv2D(1, 1, use_bias=False, name="branch")(layers.ReLU()(layers.BatchNormalization(name="bn1")(x)))
+    y = layers.Add()([x, branch])
+    out = layers.Conv2D(1, 1, use_bias=False, name="out")(layers.ReLU()(layers.BatchNormalization(name="bn2")(y)))
+    model = keras.Model(inputs, out)
+    for name, value in (("stem", 1), ("zero", 0), ("branch", 2), ("out", 4)):
+        model.get_layer(name).set_weights([np.full((1, 1, 1, 1), value)])
+    variance = np.full(1, 1 - 1e-3)  # with epsilon 1
+    model.get_layer("bn1").set_weights([np.full(1, 3.0), np.full(1, 6.0), np.zeros(1), variance])
+    model.get_layer("bn2").set_weights([np.full(1, 0.5), np.full(1, -0.5), np.ones(1), variance])
+    simple = simplify_for_inference(model)
+    assert not normalizations(simple)
+    # x = 1: y = 1 + 2 * 9 = 19, 0.5 * 19 - 1 = 8.5, times 4. x = -3: y = -3, nothing passes.
+    found = outputs_of(simple, np.float32([1, -3]).reshape(2, 1, 1, 1)).ravel()
+    np.testing.assert_allclose(found, [34, 0], rtol=1e-6)
+    # The sum now carries bn1's 6 / 3 = 2, then bn2's -1 / 0.5 = -2: biases 2 and -2 - 2.
+    assert simple.get_layer("zero").bias.numpy() == pytest.approx(2)
+    assert simple.get_layer("branch").bias.numpy() == pytest.approx(-4)
+    assert simple.get_layer("branch").kernel.numpy().ravel() == pytest.approx(6)
+
+
+def test_the_shipped_weights():
+    model = PreActResNet20(weights="cifar10")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
+    preprocessing = Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), (32, 32))
+    simple = check(model, normalize(images, preprocessing))
+    assert len(normalizations(simple)) < len(normalizations(model)) / 2
+
+
+def test_fine_tuned_networks_and_features():
+    config = NetworkConfig((2, 2), (4, 6), shortcut="project_on_change")
+    features = ResNet(config, include_top=False, input_shape=(None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(features.output)
+    x = keras.layers.Dense(7, activation="relu")(keras.layers.Dropout(0.5)(x))
+    model = keras.Model(features.input, [features.output, keras.layers.Dense(2, activation="softmax")(x)])
+    randomize(model, 1, gamma_signs=(1,))
+    images = images_like((12, 14, 3))
+    simple = simplify_for_inference(model)
+    for a, b in zip(simple(images), model(images)):
+        assert relative_error(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)) < 1e-5
+    # The last feature map is an output, so that its scale cannot move into the dense layer.
+    assert normalizations(simple) == ["closing_bn"]
+
+
+def test_large_offsets_stay():
+    model = build(NetworkConfig((3,), (4,)), (8, 8, 3), gamma_signs=(1,))
+    layer = model.get_layer("stage1_unit2_bn1")
+    gamma, beta, mean, variance = layer.get_weights()
+    layer.set_weights([gamma * 1e-4, beta, mean, variance])
+    assert normalizations(check(model)) == ["stage1_unit2_bn1"]
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    inputs = keras.Input((4,))
+    dense = keras.layers.Dense(4, name="shared")
+    with pytest.raises(ValueError, match="used once can be simplified. 'shared' is not"):
+        simplify_for_inference(keras.Model(inputs, dense(dense(inputs))))
