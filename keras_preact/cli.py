@@ -59,12 +59,7 @@ def _parser():
     verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
     verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
-    verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
-    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
-    verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
-    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
-    verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
+    _add_engine(verb)
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
     verb.set_defaults(run=_train)
@@ -99,10 +94,34 @@ def _parser():
     verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and publish nothing")
     verb.set_defaults(run=_push)
 
+    verb = verbs.add_parser("reproduce", help="train the rows of a table of the paper; what is done is skipped")
+    verb.add_argument("table", help="table1 to table5")
+    verb.add_argument("--row", help="only rows that contain this text")
+    verb.add_argument("--seeds", type=_positive, default=5, help="runs of each row (default: %(default)s)")
+    verb.add_argument("--scale", type=float, default=1.0, help="part of the epochs; reported apart (default: 1)")
+    verb.add_argument("--output", default="runs/paper", help="folder (default: %(default)s)")
+    verb.add_argument("--data-dir", help="folder of .npz files or image folders (default: TensorFlow Datasets)")
+    verb.add_argument("--list", action="store_true", help="show the rows and train nothing")
+    _add_engine(verb)
+    verb.set_defaults(run=_reproduce)
+
+    verb = verbs.add_parser("report", help="write the paper's tables and figures beside what was trained")
+    verb.add_argument("--output", default="runs/paper", help="folder of `reproduce` (default: %(default)s)")
+    verb.set_defaults(run=_report)
+
     verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
     verb.add_argument("name", nargs="?", help="of a recipe")
     verb.set_defaults(run=_recipes)
     return parser
+
+
+def _add_engine(verb):
+    verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
+    verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
+    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
+    verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
+    verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
 
 
 def _positive(text):
@@ -257,14 +276,10 @@ def _train(options):
     for field in ("epochs", "batch_size"):
         if getattr(options, field):
             changes[field] = getattr(options, field)
-    engine = training.Engine(
-        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm, options.rematerialize,
-    )
     recipe = dataclasses.replace(recipe, **changes)
     try:
         log = training.train(
-            options.model, options.data, recipe, options.output, options.seed, engine, options.hold_out
+            options.model, options.data, recipe, options.output, options.seed, _engine(options), options.hold_out
         )
     except training.Diverged as error:
         print(f"keras-preact: {error}", file=sys.stderr)
@@ -273,6 +288,15 @@ def _train(options):
     last = log[-1]
     print(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {options.output}")
     return 0
+
+
+def _engine(options):
+    from keras_preact import training
+
+    return training.Engine(
+        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
+        options.steps_per_execution, options.batch_norm, options.rematerialize,
+    )
 
 
 def _assignment(text, recipe):
@@ -354,6 +378,30 @@ def _push(options):
         print(f"Published and read back: hf://{published.repository}@{published.commit}")
     else:
         print(f"\nNothing was published. The card would be:\n\n{published.card}")
+    return 0
+
+
+def _reproduce(options):
+    from rich.console import Console
+
+    from keras_preact import experiments
+
+    rows = experiments.find(options.table, options.row)
+    if options.list:
+        table = _table("Row", "Data", "Published error (%)")
+        for row in rows:
+            table.add_row(row.row, row.data, row.published)
+        Console().print(table)
+        return 0
+    experiments.reproduce(rows, options.output, options.seeds, options.scale, options.data_dir, _engine(options))
+    print(f"keras-preact report --output {options.output} writes the tables.")
+    return 0
+
+
+def _report(options):
+    from keras_preact import reporting
+
+    print(reporting.report(options.output))
     return 0
 
 

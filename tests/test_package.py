@@ -14,7 +14,8 @@ PACKAGE = ROOT / "keras_preact"
 ROOMS = (
     "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "metadata", "hub",
     "pretrained", "models", "importers", "recipes", "augmentation", "streams", "datasets", "distribution", "runs",
-    "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "cli",
+    "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments", "reporting",
+    "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -25,7 +26,8 @@ OUTSIDE = {
     "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
-    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "cli": {"keras", "numpy", "rich", "PIL"},
+    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "reporting": {"matplotlib"},
+    "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
 
