@@ -11,9 +11,12 @@ extras = {
     "jax": ["jax>=0.4.30"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
+    "convert": ["safetensors", "torch"],
 }
+# The zoos that importers are held against, and what two of them need to run on a Keras of today.
+peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
 extras["test"] = [
-    *extras["tensorflow"], *extras["jax"], *extras["training"], "torch==2.13.0",
+    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["convert"], "torch==2.13.0", *peers,
     "build", "pytest>=8", "ruff", "setuptools>=77", "wheel",
 ]
 
@@ -29,10 +32,10 @@ setup(
     install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
-    packages=["keras_preact", "keras_preact.weights"],
+    packages=["keras_preact", "keras_preact.importers", "keras_preact.weights"],
     package_dir={"keras_preact": "keras_preact", "keras_preact.weights": "weights"},
     package_data={
-        "keras_preact": ["py.typed", "*.pyi"],
+        "keras_preact": ["py.typed", "*.pyi", "*.csv"],
         "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md", "records/*/*"],
     },
     entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},

@@ -2,6 +2,7 @@
 from .evaluation import evaluate as evaluate
 from .finetuning import freeze as freeze
 from .finetuning import unfreeze as unfreeze
+from .importers import convert as convert
 from .metadata import Metadata as Metadata
 from .models import (
     PreActResNet18 as PreActResNet18,

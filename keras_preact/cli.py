@@ -19,7 +19,7 @@ def main(arguments=None):
     try:
         _start_backend()
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"keras-preact: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -74,6 +74,13 @@ def _parser():
     verb.add_argument("--per-class", action="store_true", help="print the error of each class")
     verb.add_argument("--confusion", metavar="PNG", help="plot the confusion matrix there")
     verb.set_defaults(run=_evaluate)
+
+    verb = verbs.add_parser("convert", help="turn weights of another zoo into a file that our builders take")
+    verb.add_argument("source", help="timm, keras_applications, pytorchcv, image_classifiers or torch7")
+    verb.add_argument("file", help="what that zoo publishes; for timm also the folder of a repository")
+    verb.add_argument("--name", help="what that zoo calls the network (default: what the file is called)")
+    verb.add_argument("--output", required=True, metavar="FILE.weights.h5", help="file to write")
+    verb.set_defaults(run=_convert)
 
     verb = verbs.add_parser("pull", help="fetch weights into the cache, for use without a network")
     verb.add_argument("names", nargs="+", metavar="NAME", help="a network, a pattern, or owner/name[@revision]")
@@ -175,10 +182,10 @@ def _classify(options):
             model = keras_preact.from_hub(options.weights)
         else:
             model = _builder(options.model)(weights=options.weights)
-            if not hasattr(model, "preprocessing"):
+            if not (getattr(model, "preprocessing", None) and model.labels):
                 raise ValueError(
-                    "A file of weights says neither its preprocessing nor its labels; `--weights` must be a tag or "
-                    f"hf://owner/name. Received: {options.weights}"
+                    "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file "
+                    f"that `convert` wrote, or hf://owner/name. Received: {options.weights}"
                 )
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
@@ -342,6 +349,15 @@ def _evaluate(options):
         Console().print(table)
     if options.confusion:
         report.plot(options.confusion)
+    return 0
+
+
+def _convert(options):
+    from keras_preact import importers
+
+    _, report = importers.convert(options.source, options.file, options.name, options.output)
+    print(report)
+    print(f"written: {report.architecture}(weights={options.output!r})")
     return 0
 
 

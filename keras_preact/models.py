@@ -17,11 +17,12 @@ _DOCSTRING = """Builds {name}: {what}.
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
         weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
             "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
-            `push_to_hub` wrote, or a path to a .weights.h5 or .keras file.
+            `push_to_hub` wrote, or a path to a .weights.h5 or .keras file. What `convert` took from another zoo brings
+            its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
-            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, and any
-            height and width where `include_top` is False.
+            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, or the
+            size that converted weights tell, and any height and width where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
         classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
@@ -84,6 +85,10 @@ def _build(architecture, weights, classes, **arguments):
         return ResNet(classes=classes, **arguments)
     path, known = _find(architecture, arguments["config"], weights)
     layers = pretrained.read(path)
+    arguments["config"] = getattr(known, "config", arguments["config"])
+    if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
+        size, channels = known.preprocessing.size, len(known.preprocessing.mean)
+        arguments["input_shape"] = (channels, *size) if channel_axis() == 1 else (*size, channels)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -105,14 +110,27 @@ def _build(architecture, weights, classes, **arguments):
     return model
 
 
+def builder_name(config):
+    """Returns the name of the builder whose network `config` is, in whatever layout; None if there is none."""
+    def network(config):
+        return config.order, config.join, config.unit, config.units, config.widths, config.stem
+
+    return next((name for name, other in CONFIGS.items() if network(other) == network(config)), None)
+
+
 def _find(architecture, config, weights):
-    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, or None."""
+    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, an `About`, or None."""
     if hub.is_address(weights):
         snapshot = hub.snapshot(weights)
         _check_config(architecture, config, weights, snapshot.metadata)
         return snapshot.file(hub.WEIGHTS), snapshot.metadata
     if pretrained.is_path(weights):
-        return weights, None
+        about = pretrained.about(weights)
+        if about and builder_name(about.config) != architecture:
+            raise ValueError(
+                f"{weights} holds weights of {builder_name(about.config)}. Received: the builder {architecture}"
+            )
+        return weights, about
     weight = pretrained.find(architecture, weights)
     return pretrained.verified(weight), weight
 
@@ -307,13 +325,17 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     Args:
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, or a list with a label for each class, such as `model.labels`.
+        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
+            "imagenet_wordnet_ids"), or a list with a label for each class, such as `model.labels`.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
         ValueError: an unknown tag, or predictions that do not have one column for each label.
     """
-    labels = preprocessing.LABELS[pretrained.describe(weights, model).labels] if isinstance(weights, str) else weights
+    labels = weights
+    if isinstance(weights, str):
+        known = weights if weights in preprocessing.LABELS else pretrained.describe(weights, model).labels
+        labels = preprocessing.LABELS[known]
     return preprocessing.decode(preds, labels, top)
 
 
