@@ -318,14 +318,15 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import Preprocessing, evaluation, from_hub, runs
+    from keras_preact import Preprocessing, evaluation, from_hub, pretrained, runs
 
+    name = options.model
     if options.model.startswith("hf://"):
         model = from_hub(options.model, input_shape=(None, None, 3))
         preprocessing = model.preprocessing
     elif (Path(options.model) / runs.RUN).exists():
         model, run = runs.load_run(options.model, (None, None, 3))
-        preprocessing = Preprocessing(**run["data"]["preprocessing"])
+        name, preprocessing = run["model"], Preprocessing(**run["data"]["preprocessing"])
     else:
         build = _builder(options.model)
         if options.weights is None:
@@ -340,6 +341,9 @@ def _evaluate(options):
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"
     )
+    for row in pretrained.published(name, report.dataset):
+        errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
+        print(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")
     if options.per_class:
         from rich.console import Console
 

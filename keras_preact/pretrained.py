@@ -1,4 +1,5 @@
 """The index of published weights, and reading, checking and assigning them."""
+import csv
 import dataclasses
 import json
 import os
@@ -81,12 +82,12 @@ def index():
 
 
 def find(architecture, tag):
-    """Returns the `Weight` of that architecture and tag.
+    """Returns the `Weight` of that architecture and tag or, if we published none, the `Upstream`.
 
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    tags = {weight.tag: weight for weight in index() if weight.architecture == architecture}
+    tags = {weight.tag: weight for weight in (*upstream(), *index()) if weight.architecture == architecture}
     if tag not in tags:
         elsewhere = sorted({weight.architecture for weight in index() if weight.tag == tag})
         raise ValueError(
@@ -95,6 +96,39 @@ def find(architecture, tag):
             + (f", which there is for {', '.join(elsewhere)}." if elsewhere else ".")
         )
     return tags[tag]
+
+
+class Upstream(NamedTuple):
+    """A weight that another zoo published.
+
+    Args:
+        architecture, tag: as of `Weight`.
+        source: as of `convert`.
+        file: "hf://owner/name", which is fetched and converted when it is first used, or a URL to download by hand.
+        hash: of that file, as its zoo tells it; empty if it does not.
+    """
+
+    architecture: str
+    tag: str
+    source: str
+    file: str
+    hash: str
+
+
+@cache
+def upstream():
+    """Returns every `Upstream`."""
+    with open(folder() / "upstream.csv", newline="") as file:
+        return tuple(Upstream(**row) for row in csv.DictReader(file))
+
+
+def published(architecture, dataset):
+    """Returns the rows of published.csv, errors that others published, for an architecture and a data set."""
+    with open(folder() / "published.csv", newline="") as file:
+        return [
+            row for row in csv.DictReader(file)
+            if (row["network"], row["dataset"]) == (architecture, dataset.removesuffix("2012"))
+        ]
 
 
 def describe(tag, architecture=None):
@@ -205,7 +239,7 @@ def write(path, model, config, preprocessing, labels):
         labels: the name of a label set, a name for each class, or None.
     """
     path = Path(path)
-    new = path.with_name(f"new-{path.name}")
+    new = path.with_name(f"new-{os.getpid()}-{path.name}")  # several processes may write the same
     model.save_weights(new)
     about = {
         "config": dataclasses.asdict(config), "labels": labels,

@@ -284,7 +284,7 @@ def test_the_reader_agrees_with_torchfile(tmp_path):
     (lambda m: child(m, 1).fields.update(bias=np.ones(4, "float32")), "1.bias: the network has no place for it"),
 ], ids=range(8))
 def test_another_tree_is_refused(tmp_path, change, pattern, monkeypatch):
-    monkeypatch.setattr(importers.engine.models, "builder_name", lambda config: "PreActResNet20")
+    monkeypatch.setattr(importers.engine, "builder_name", lambda config: "PreActResNet20")
     refused("torch7", t7(tmp_path / "a.t7", change), pattern)
 
 

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "metadata", "hub",
-    "pretrained", "models", "importers", "recipes", "augmentation", "streams", "datasets", "distribution", "runs",
-    "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments", "reporting",
-    "signals", "cli",
+    "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
+    "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
+    "runs", "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments",
+    "reporting", "signals", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),

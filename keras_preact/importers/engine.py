@@ -3,7 +3,8 @@ import dataclasses
 import re
 from itertools import chain, product
 
-from keras_preact import models, pretrained
+from keras_preact import pretrained
+from keras_preact.architectures import CONFIGS, builder_name
 from keras_preact.networks import UNITS, NetworkConfig, ResNet
 from keras_preact.preprocessing import LABELS, Preprocessing
 from keras_preact.units import channel_axis
@@ -73,7 +74,7 @@ class Report:
     labels: str | tuple | None
 
     def __str__(self):
-        canonical = models.CONFIGS[self.architecture]
+        canonical = CONFIGS[self.architecture]
         layout = [
             f"{field.name}={getattr(self.config, field.name)!r}" for field in dataclasses.fields(self.config)
             if getattr(self.config, field.name) != getattr(canonical, field.name)
@@ -116,7 +117,7 @@ def convert(upstream, source, where, **network):
     unit = "bottleneck" if ("stage1_unit1_conv3", "kernel") in found else "basic"
     widths = [found[stage[0]].shape[-1] for stage in stages]
     config = NetworkConfig([len(stage) for stage in stages], widths, unit, **upstream.layout)
-    architecture = models.builder_name(config)
+    architecture = builder_name(config)
     depth = sum(config.units) * len(UNITS[unit][0]) + 2
     if architecture is None or upstream.depth not in (None, depth):
         check([
@@ -149,7 +150,7 @@ def convert(upstream, source, where, **network):
 
 def _names(upstream):
     """Returns {their layer: ours}, for every unit that a network of the zoo may have."""
-    most = max(max(config.units) for config in models.CONFIGS.values())
+    most = max(max(config.units) for config in CONFIGS.values())
     stage, unit = upstream.first
     return {
         theirs.format(s=stage + s, u=unit + u, i=i): ours.format(s=1 + s, u=1 + u, i=i)
