@@ -11,7 +11,7 @@ extras = {
     "jax": ["jax>=0.4.30"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
-    "convert": ["safetensors", "torch"],
+    "convert": ["torch"],
 }
 # The zoos that importers are held against, and what two of them need to run on a Keras of today.
 peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
+    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors"],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
     packages=["keras_preact", "keras_preact.importers", "keras_preact.weights"],
