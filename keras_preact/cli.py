@@ -109,6 +109,18 @@ def _parser():
     verb.add_argument("--output", default="runs/paper", help="folder of `reproduce` (default: %(default)s)")
     verb.set_defaults(run=_report)
 
+    verb = verbs.add_parser("benchmark", help="time networks against each other, in turn, and print ratios")
+    verb.add_argument("names", nargs="+", metavar="NAME", help="networks; NAME:simplified for simplify_for_inference")
+    verb.add_argument("--against", action="append", default=[], metavar="NAME",
+                      help="what they are compared with, also keras.applications:ResNet50V2 (default: the first NAME)")
+    verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
+    verb.add_argument("--train", action="store_true", help="training steps, too")
+    verb.add_argument("--rounds", type=_positive, default=5, help="measurements of each (default: %(default)s)")
+    verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
+    verb.add_argument("--json", metavar="FILE", help="write every measurement there")
+    verb.add_argument("--plot", metavar="PNG", help="plot the ratios there")
+    verb.set_defaults(run=_benchmark)
+
     verb = verbs.add_parser("signals", help="plot how signals and gradients pass through each shortcut and order")
     verb.add_argument("--depth", type=_positive, default=110, help="layers (default: %(default)s)")
     verb.add_argument("--data", help="TensorFlow data set, .npz file or folder (default: noise)")
@@ -413,6 +425,33 @@ def _report(options):
     from keras_preact import reporting
 
     print(reporting.report(options.output))
+    return 0
+
+
+def _benchmark(options):
+    from rich.console import Console
+
+    from keras_preact import benchmarking
+
+    works = ("predict", "train") if options.train else ("predict",)
+    with Console(stderr=True).status("Starting") as status:
+        found = benchmarking.compare(
+            [*options.against, *options.names], tuple(options.batch_size or (1, 32)), works, options.rounds,
+            size=options.size, progress=status.update,
+        )
+    table = _table("Network", "Build (s)", "First call (s)", "Peak memory (GB)")
+    for measurement in found:
+        values = measurement.build, measurement.first_call, measurement.memory / 1e9
+        table.add_row(measurement.name, *(f"{value:.2f}" for value in values))
+    Console().print(table)
+    table = _table("Network", "Work", "Batch", "Images/s", f"Over {found[0].name}")
+    for line in benchmarking.summary(found):
+        table.add_row(*line)
+    Console().print(table)
+    if options.json:
+        Path(options.json).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
+    if options.plot:
+        benchmarking.plot(found, options.plot)
     return 0
 
 

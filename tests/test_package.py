@@ -15,7 +15,7 @@ ROOMS = (
     "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
     "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
     "runs", "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments",
-    "reporting", "signals", "cli",
+    "reporting", "signals", "benchmarking", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -27,7 +27,7 @@ OUTSIDE = {
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "reporting": {"matplotlib"},
-    "signals": {"keras", "numpy", "tensorflow", "matplotlib", "rich"},
+    "benchmarking": {"keras", "numpy", "matplotlib"}, "signals": {"keras", "numpy", "tensorflow", "matplotlib", "rich"},
     "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
