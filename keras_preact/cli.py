@@ -246,16 +246,18 @@ def _builder(name):
 def _list(options):
     from rich.console import Console
 
+    from keras_preact import pretrained
     from keras_preact.models import list_models, list_weights
 
-    weights = list_weights(options.pattern)
-    table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error)")
+    weights, others = list_weights(options.pattern), pretrained.upstream()
+    table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error, or whose)")
     for info in list_models(options.pattern):
         table.add_row(
             info.name, _by(info.input_size), f"{info.parameters:,}", f"{info.multiply_adds:,}",
-            ", ".join(
-                f"{w.tag} ({w.measured['error']:.2f} %) {w.where}" for w in weights if w.architecture == info.name
-            ),
+            ", ".join([
+                *(f"{w.tag} ({w.measured['error']:.2f} %) {w.where}" for w in weights if w.architecture == info.name),
+                *(f"{w.tag} ({w.source})" for w in others if w.architecture == info.name),
+            ]),
         )
     Console().print(table)
     return 0

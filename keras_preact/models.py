@@ -302,8 +302,8 @@ def pull(name):
     """Fetches weights into the cache, for use without a network.
 
     Args:
-        name: of a builder, or a pattern such as "PreAct*", for all its published weights; or "owner/name" or
-            "owner/name@revision" for every file of a repository of the Hugging Face Hub.
+        name: of a builder, or a pattern such as "PreAct*", for all its weights that the Hub has; or "owner/name" or
+            "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
 
     Returns:
         The paths of the files.
@@ -313,9 +313,15 @@ def pull(name):
         ValueError: no model is named so.
     """
     if "/" in name:
-        snapshot = hub.snapshot(name)
+        try:
+            snapshot = hub.snapshot(name)
+        except hub.NotOurs:
+            return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
-    return [pretrained.verified(weight) for weight in list_weights(name)]
+    others = [weight for weight in pretrained.upstream() if weight.architecture in _matching(name)]
+    return [pretrained.verified(weight) for weight in list_weights(name)] + [
+        _converted(weight.file) for weight in others if hub.is_address(weight.file)
+    ]
 
 
 def _matching(pattern):

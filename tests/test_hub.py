@@ -238,6 +238,7 @@ def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_reposit
     assert sum(path.endswith("model.safetensors") and method == "GET" for method, path, *_ in server.requests) <= 2
     with pytest.raises(ValueError, match="holds weights of PreActResNet18. Received: the builder PreActResNet34"):
         kp.PreActResNet34(weights=f"hf://{timm_repository}")
+    assert kp.pull(timm_repository) == kp.pull("PreActResNet18") == [hub.converted(*hub.resolve(timm_repository))]
     # Without a network the converted file is used.
     with server.fault("reset", ".*", times=99):
         kp.PreActResNet18(weights=f"hf://{timm_repository}", **arguments)
