@@ -111,6 +111,11 @@ _IMAGENET = Recipe(
     epochs=90, batch_size=256, drops=(30 / 90, 60 / 90), augmentation="scale_jitter", lighting=0.1,
 )
 
+_SHORT = Recipe(
+    "cifar_short", "ours, for small machines; chosen before it was first run", epochs=75, learning_rate=0.2,
+    schedule="cosine", warmup_steps=780, nesterov=True, weight_decay=5e-4, decay="kernels",
+)
+
 RECIPES = {recipe.name: recipe for recipe in (
     _PAPER,
     dataclasses.replace(_PAPER, name="cifar_paper_64", source="Table 4, ResNet-1001 with a batch of 64", batch_size=64),
@@ -118,9 +123,11 @@ RECIPES = {recipe.name: recipe for recipe in (
         "cifar_torch", "the authors' Torch release: batch 64, divisions after 80 and 121 of 200 epochs", epochs=200,
         batch_size=64, drops=(80 / 200, 121 / 200), nesterov=True,
     ),
-    Recipe(
-        "cifar_short", "ours, for small machines; chosen before it was first run", epochs=75, learning_rate=0.2,
-        schedule="cosine", warmup_steps=780, nesterov=True, weight_decay=5e-4, decay="kernels",
+    _SHORT,
+    dataclasses.replace(
+        _SHORT, name="cifar_best", epochs=200, label_smoothing=0.1,
+        source="ours: cifar_short for longer, with the best of the changes that examples/choose_recipe.py tried on 5,000 "
+        "held-out images (PreActResNet20, 15 epochs, one seed: label smoothing 11.62 %, cutout 11.92 %, neither 12.12 %)",
     ),
     _IMAGENET,
     dataclasses.replace(
