@@ -367,6 +367,15 @@ def deep_enough(config):
     return recursion_limit(sum(config.units) * layers_in_unit)
 
 
+def tensors_of(model):
+    """Returns, for each layer by name, the lists of tensors that it takes and gives.
+
+    A layer's own `input` and `output` may be those of another model that uses it and, if it is a model, are inside it.
+    """
+    nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
+    return {node.operation.name: (node.input_tensors, node.output_tensors) for node in nodes}
+
+
 @contextmanager
 def recursion_limit(layers):
     """Raises Python's recursion limit so that Keras can walk a path of so many layers."""
