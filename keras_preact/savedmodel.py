@@ -145,18 +145,21 @@ def _fit(images, preprocessing):
     before = tf.cast(tf.shape(images)[1:3], "float64")
     scale = tf.reduce_max(tf.cast(crop, "float64") / before) / preprocessing.crop
     size = tf.maximum(crop, tf.cast(tf.round(before * scale), "int32"))
-    corner, scale = (size - crop) // 2, tf.cast(size, "float64") / before
-    if preprocessing.interpolation == "nearest":
-        for axis in (0, 1):
+    corner, size = (size - crop) // 2, tf.cast(size, "float64")
+    for axis in (1, 0):  # Pillow rounds to uint8 between them, too
+        if preprocessing.interpolation == "nearest":
             centres = tf.cast(tf.range(crop[axis]) + corner[axis], "float64") + 0.5
-            images = tf.gather(images, tf.cast(centres / scale[axis], "int32"), axis=axis + 1)
-    else:
+            images = tf.gather(images, tf.cast(centres * (before[axis] / size[axis]), "int32"), axis=axis + 1)
+            continue
         # Only the crop is computed: to resize all of a very long image would take any amount of memory.
+        this = tf.range(2) == axis
         images = tf.raw_ops.ScaleAndTranslate(
-            images=images, size=crop, scale=tf.cast(scale, "float32"), translation=-tf.cast(corner, "float32"),
+            images=images, size=tf.where(this, crop, tf.shape(images)[1:3]),
+            scale=tf.where(this, tf.cast(size / before, "float32"), 1.0),
+            translation=tf.where(this, -tf.cast(corner, "float32"), 0.0),
             kernel_type=KERNELS[preprocessing.interpolation], antialias=True,
         )
-        images = tf.cast(tf.clip_by_value(tf.round(images), 0, 255), "uint8")
+        images = tf.cast(tf.clip_by_value(tf.floor(images + 0.5), 0, 255), "uint8")
     return tf.ensure_shape(images, (None, *preprocessing.size, len(preprocessing.mean)))
 
 
