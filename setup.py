@@ -11,9 +11,13 @@ extras = {
     "jax": ["jax>=0.4.30"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
+    "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx"],
+    "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
+    "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
 }
 extras["test"] = [
-    *extras["tensorflow"], *extras["jax"], *extras["training"], "torch==2.13.0",
+    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
+    *extras["openvino"], "tensorflow-serving-api", "torch==2.13.0",
     "build", "pytest>=8", "ruff", "setuptools>=77", "wheel",
 ]
 

@@ -1,5 +1,7 @@
 """The public names; the package loads each when it is first used."""
 from .evaluation import evaluate as evaluate
+from .explanation import grad_cam as grad_cam
+from .exporting import export as export
 from .finetuning import freeze as freeze
 from .finetuning import unfreeze as unfreeze
 from .metadata import Metadata as Metadata

@@ -110,8 +110,8 @@ def prepare(model, preprocessing=None, labels=None, classifies=True):
         outputs.pop("probabilities", None)
     elif "probabilities" not in outputs:
         raise ValueError(
-            f"{model.name} ends without a classifier, so that it has no probabilities; build it with its top, or export "
-            "signatures=('features',) as a SavedModel."
+            f"{model.name} ends without a classifier, so that it has no probabilities; build it with its top, or call "
+            "export_savedmodel with signatures=('features',)."
         )
     with recursion_limit(len(model.layers)):
         network = keras.Model(model.inputs[0], outputs, name=model.name)
@@ -145,8 +145,8 @@ def _check_size(network, preprocessing):
     size, wanted = preprocessing.size, len(preprocessing.mean)
     if channels != wanted or any(side not in (None, given) for side, given in zip(sides, size)):
         raise ValueError(
-            f"The network takes images of shape {network.input_shape[1:]}, and `preprocessing` gives {size[0]}x{size[1]} "
-            f"pixels of {wanted} channels. Build it for them, or with height and width None."
+            f"The network takes images of shape {network.input_shape[1:]}, and `preprocessing` gives "
+            f"{size[0]}x{size[1]} pixels of {wanted} channels. Build it for them, or with height and width None."
         )
     stride = max(strides_of(network).values())
     if min(size) < stride:

@@ -2,7 +2,6 @@
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_preact import inference

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "keras_preact"
 ROOMS = (
     "version", "checks", "units", "networks", "simplification", "costs", "preprocessing", "metadata", "hub",
     "pretrained", "models", "recipes", "augmentation", "streams", "datasets", "distribution", "runs", "card",
-    "publishing", "rematerialization", "training", "evaluation", "finetuning", "cli",
+    "publishing", "rematerialization", "training", "evaluation", "finetuning", "pyramid", "inference", "savedmodel",
+    "exporting", "explanation", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -24,7 +25,10 @@ OUTSIDE = {
     "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
-    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "cli": {"keras", "numpy", "rich", "PIL"},
+    "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "pyramid": {"keras"},
+    "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},
+    "exporting": {"keras", "numpy", "tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
+    "explanation": {"keras", "numpy", "PIL"}, "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
 

