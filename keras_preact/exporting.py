@@ -131,8 +131,8 @@ def _checked_calibration(images, shape):
     images = np.asarray(images)
     if images.dtype != "uint8" or images.shape[1:] != shape[1:] or not len(images):
         raise ValueError(
-            f"`calibration` must be uint8 images of shape (n, {', '.join(map(str, shape[1:]))}), as `load_image` gives. "
-            f"Received: {images.dtype} of shape {images.shape}"
+            f"`calibration` must be uint8 images of shape (n, {', '.join(map(str, shape[1:]))}), as `load_image` "
+            f"gives. Received: {images.dtype} of shape {images.shape}"
         )
     return images
 

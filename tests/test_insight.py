@@ -8,7 +8,6 @@ from PIL import Image
 import keras_preact as kp
 from keras_preact import explanation
 from keras_preact.networks import NetworkConfig, ResNet
-from keras_preact.units import ORDERS
 
 
 def pyramid_of(config, size=33):
@@ -31,7 +30,8 @@ def test_strides_of_cifar_and_imagenet_networks():
 
 
 @pytest.mark.parametrize("order, last, first", [
-    ("full_preactivation", "closing_relu", "stage2_unit1_relu1"), ("original", "stage3_unit1_out_relu", "stage1_unit1_out_relu"),
+    ("full_preactivation", "closing_relu", "stage2_unit1_relu1"),
+    ("original", "stage3_unit1_out_relu", "stage1_unit1_out_relu"),
     ("bn_after_addition", "stage3_unit1_out_relu", "stage1_unit1_out_relu"),
     ("relu_before_addition", "stage3_unit1_add", "stage1_unit1_add"),
     ("relu_preactivation", "closing_relu", "stage2_unit1_relu1"),
@@ -41,7 +41,6 @@ def test_maps_are_those_that_the_next_unit_takes(order, last, first):
     for stride, name in (("stride1", first), ("stride4", last)):
         layer = keras.Model(model.input, model.get_layer(name).output)
         np.testing.assert_array_equal(maps[stride], outputs_of(layer, images))
-    assert order in ORDERS
 
 
 def test_a_stride_on_the_last_unit():
@@ -81,7 +80,8 @@ def test_grad_cam_is_that_of_its_definition():
         expected = tf.nn.relu(tf.reduce_sum(weights * maps, -1)).numpy()
         heat, found = kp.grad_cam(model, images, classes)
         assert found.tolist() == list(np.asarray(chosen))
-        np.testing.assert_allclose(heat, expected / expected.max((1, 2), keepdims=True), atol=1e-5)
+        assert (heat.max((1, 2)) > 0).any()
+        np.testing.assert_allclose(heat * expected.max((1, 2), keepdims=True), expected, atol=1e-5)
 
 
 def test_the_class_is_seen_where_it_is():
