@@ -367,13 +367,12 @@ def deep_enough(config):
     return recursion_limit(sum(config.units) * layers_in_unit)
 
 
-def tensors_of(model):
-    """Returns, for each layer by name, the lists of tensors that it takes and gives.
+def nodes_of(model):
+    """Returns each use of a layer in `model`, inputs first: a node has `operation`, `input_tensors`, `output_tensors`.
 
     A layer's own `input` and `output` may be those of another model that uses it and, if it is a model, are inside it.
     """
-    nodes = [node for depth in model._nodes_by_depth.values() for node in depth]
-    return {node.operation.name: (node.input_tensors, node.output_tensors) for node in nodes}
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 import keras
 from keras import layers
 
-from keras_preact.networks import recursion_limit, tensors_of
+from keras_preact.networks import nodes_of, recursion_limit
 
 
 def feature_pyramid(model):
@@ -40,13 +40,13 @@ def feature_pyramid(model):
 
 def strides_of(model):
     """Returns, for each layer by name, the pixels of the input for one of its output, along each side."""
-    strides, found, tensors = {}, {}, tensors_of(model)
-    for layer in model.layers:
-        inputs, outputs = tensors[layer.name]
-        before = max((strides[id(tensor)] for tensor in inputs), default=1)
+    strides, found = {}, {}
+    for node in nodes_of(model):
+        layer = node.operation
+        before = max((strides[id(tensor)] for tensor in node.input_tensors), default=1)
         own = max(strides_of(layer).values()) if isinstance(layer, keras.Model) else getattr(layer, "strides", (1,))[0]
         found[layer.name] = before * own
-        strides |= {id(tensor): before * own for tensor in outputs}
+        strides |= {id(tensor): before * own for tensor in node.output_tensors}
     return found
 
 

@@ -3,7 +3,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_preact.networks import recursion_limit, tensors_of
+from keras_preact.networks import nodes_of, recursion_limit
 
 KERNELS = (layers.Conv2D, layers.Dense)
 # How many standard deviations of its channel an offset may be: more would cost digits of the sums it is added to.
@@ -38,15 +38,16 @@ class _Plan:
     """What becomes of each layer of a model: it is copied, gets other weights, or is left out."""
 
     def __init__(self, model):
-        self.model, self.tensors = model, tensors_of(model)
+        self.model, self.nodes = model, {}
         self.consumers, self.producers = {}, {}
-        for layer in model.layers:
-            if len(layer._inbound_nodes) > 1 and not isinstance(layer, layers.InputLayer):
+        for node in nodes_of(model):
+            layer = node.operation
+            if layer.name in self.nodes:
                 raise ValueError(f"Only layers that are used once can be simplified; {layer.name!r} is not.")
-            inputs, outputs = self.tensors[layer.name]
-            for tensor in outputs:
+            self.nodes[layer.name] = node
+            for tensor in node.output_tensors:
                 self.producers[id(tensor)] = layer
-            for tensor in inputs:
+            for tensor in node.input_tensors:
                 self.consumers.setdefault(id(tensor), []).append(layer)
         self.outputs = {id(tensor) for tensor in keras.tree.flatten(model.outputs)}
         self.weights = {layer.name: _kernel_and_bias(layer) for layer in model.layers if _has_kernel(layer)}
@@ -54,7 +55,7 @@ class _Plan:
 
     def next(self, layer):
         """Returns the layers that take its output; the outputs of the model count as None."""
-        (output,) = self.tensors[layer.name][1]
+        (output,) = self.nodes[layer.name].output_tensors
         return self.consumers.get(id(output), []) + [None] * (id(output) in self.outputs)
 
     def previous(self, layer):
@@ -142,15 +143,15 @@ class _Plan:
     def build(self):
         tensors = {}
         for layer in self.model.layers:
-            inputs, outputs = self.tensors[layer.name]
+            node = self.nodes[layer.name]
             if isinstance(layer, layers.InputLayer):
                 config = layer.get_config()
                 found = keras.Input(batch_shape=config["batch_shape"], dtype=config["dtype"], name=layer.name)
             else:
-                inputs = [tensors[id(tensor)] for tensor in inputs]
+                inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
                 inputs = inputs[0] if len(inputs) == 1 else inputs
                 found = inputs if layer.name in self.left_out else self._copy(layer)(inputs)
-            for old, new in zip(outputs, keras.tree.flatten(found), strict=True):
+            for old, new in zip(node.output_tensors, keras.tree.flatten(found), strict=True):
                 tensors[id(old)] = new
         inputs, outputs = (
             keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)

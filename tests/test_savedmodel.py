@@ -215,6 +215,16 @@ def test_mixed_precision_is_served_as_float32(policy, dtype_policy, tmp_path):
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=inference.MIXED_TOLERANCE[policy[6:]])
 
 
+def test_channels_first(channels_first, tmp_path):
+    model = kp.PreActResNet20(weights="cifar10")
+    assert model.input_shape == (None, 3, 32, 32)
+    exported = export_savedmodel(model, tmp_path / "first")
+    served = tf.saved_model.load(str(exported.path)).signatures["serving_bytes"]
+    outputs = served(image_bytes=tf.constant([file.read_bytes() for file in FILES]))
+    labels = [label.decode() for label in outputs["top_labels"].numpy()[:, 0]]
+    assert labels == [file.name.split("_")[0] for file in FILES]
+
+
 def test_fine_tuned_networks(tmp_path):
     base = kp.PreActResNet20(weights="cifar10", include_top=False, pooling="avg")
     inputs = keras.Input((32, 32, 3))
