@@ -13,6 +13,7 @@ from keras_preact.version import __version__
 SIGNATURES = ("serving_default", "serving_bytes", "features")
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
 LABELS, METADATA = "labels.txt", "metadata.json"
+ORIENTATION = 0x0112  # a tag of EXIF
 WARMUP = "tf_serving_warmup_requests"
 
 
@@ -27,8 +28,9 @@ def export_savedmodel(
       resized and cropped at their centre as `load_image` does, and normalized. It returns `probabilities` (n, classes)
       as float32 and, of the `top` best classes, best first, `top_classes`, `top_labels` and `top_probabilities`.
     - "serving_bytes" takes `image_bytes`, n strings that are JPEG, PNG, WebP, BMP or GIF files (of an animation, the
-      first image). It returns the same, and `valid`, which is false where a string is no image or is damaged: there
-      probabilities are 0, classes -1 and labels "", and the other images get what they get without it.
+      first image); a JPEG is turned upright as its EXIF data say. It returns the same, and `valid`, which is false
+      where a string is no image or is damaged: there probabilities are 0, classes -1 and labels "", and the other
+      images get what they get without it.
     - "features" takes `images` as above, and returns `features`, what the classifier takes.
 
     What was written is read back and compared with `model`; where they differ by more than rounding nothing is left.
@@ -169,24 +171,57 @@ def _decode(encoded, preprocessing):
     channels = len(preprocessing.mean)
     blank = tf.zeros((*preprocessing.size, channels), "uint8"), False
 
-    def decode(file):
+    def decode(file, orientation):
         image = tf.cond(
             tf.io.is_jpeg(file),
             # The default is faster, and other pixels than Pillow's.
             lambda: tf.io.decode_jpeg(file, channels, dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_image(file, channels, expand_animations=False),
         )
+        image = _turned(tf.ensure_shape(image, (None, None, channels)), orientation)
         return _fit(image[None], preprocessing)[0], True
 
-    def decode_or_blank(file):
+    def or_else(dataset, value):
         # The way of TensorFlow's graphs to go on after an error.
-        decoded = tf.data.Dataset.from_tensors(file).map(decode).ignore_errors()
-        return decoded.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
+        return dataset.ignore_errors().concatenate(tf.data.Dataset.from_tensors(value)).take(1)
+
+    def decode_or_blank(file):
+        file = tf.data.Dataset.from_tensors(file)
+        return or_else(tf.data.Dataset.zip(file, or_else(file.map(_orientation), 1)).map(decode), blank)
 
     images = tf.data.Dataset.from_tensor_slices(encoded).interleave(
         decode_or_blank, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return images.batch(tf.size(encoded, "int64")).get_single_element()
+
+
+def _orientation(file):
+    """Returns what the EXIF data of a JPEG file say, 1 to 8; it fails where there are none."""
+    import tensorflow as tf
+
+    data = tf.cast(tf.io.decode_raw(tf.strings.substr(file, 0, 65_536), "uint8"), "int32")
+    marker = list(b"Exif\0\0")
+    head = tf.signal.frame(data[:1024], len(marker), 1)
+    tiff = data[tf.where(tf.reduce_all(head == marker, 1))[0, 0] + len(marker):]
+
+    def number(digits, count):
+        places = tf.range(count)  # Intel's order, or Motorola's
+        return tf.reduce_sum(digits * 256 ** tf.where(tiff[0] == ord("I"), places, places[::-1]), -1)
+
+    directory = tiff[number(tiff[4:8], 4):]
+    entries = tf.reshape(directory[2:2 + 12 * number(directory[:2], 2)], (-1, 12))
+    return tf.boolean_mask(number(entries[:, 8:10], 2), number(entries[:, :2], 2) == ORIENTATION)[0]
+
+
+def _turned(image, orientation):
+    """Returns an image upright that has this EXIF orientation."""
+    import tensorflow as tf
+
+    def one_of(*orientations):
+        return tf.reduce_any(orientation == list(orientations))
+
+    image = tf.cond(one_of(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    return image[::tf.where(one_of(3, 4, 7, 8), -1, 1), ::tf.where(one_of(2, 3, 6, 7), -1, 1)]
 
 
 def _samples(preprocessing):

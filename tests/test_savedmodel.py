@@ -131,6 +131,23 @@ def test_grey_and_transparent_images(signatures, model):
     np.testing.assert_allclose(outputs["probabilities"], by_pillow(model, files), atol=1e-5)
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_photographs_are_turned_upright(byte_order, signatures, model):
+    ship, files = Image.open(FILES[-2]).resize((64, 48), Image.Resampling.BICUBIC), []
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif.endian = byte_order
+        exif[0x010E], exif[0x0112], exif[0x0131] = "a ship", orientation, "camera"
+        files.append(encoded(ship, "JPEG", exif=exif, quality=95))
+    damaged = files[6].replace(b"\x12\x01" if byte_order == "<" else b"\x01\x12", b"\xff\xff", 1)
+    outputs = signatures["serving_bytes"]([*files, damaged])
+    assert outputs["valid"].all()
+    expected = by_pillow(model, files)
+    np.testing.assert_allclose(outputs["probabilities"][:-1], expected, atol=1e-3)
+    assert np.abs(expected[2:9] - expected[1]).max(1).min() > 0.01
+    np.testing.assert_array_equal(outputs["probabilities"][-1], outputs["probabilities"][1])
+
+
 def test_images_of_all_sizes_in_one_batch_stay_in_order(signatures, model):
     rng = np.random.default_rng(0)
     files = []
