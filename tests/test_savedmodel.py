@@ -225,8 +225,9 @@ def test_mixed_precision_is_served_as_float32(policy, dtype_policy, tmp_path):
     dtype_policy(policy)
     model = kp.PreActResNet20(weights="cifar10")
     exported = export_savedmodel(model, tmp_path / "mixed")
-    served = tf.saved_model.load(str(exported.path)).signatures["serving_bytes"]
-    outputs = served(image_bytes=tf.constant([file.read_bytes() for file in FILES]))
+    served = tf.saved_model.load(str(exported.path)).signatures
+    assert served["features"](images=tf.zeros((1, 32, 32, 3), "uint8"))["features"].dtype == "float32"
+    outputs = served["serving_bytes"](image_bytes=tf.constant([file.read_bytes() for file in FILES]))
     assert {v.dtype.name for v in outputs.values()} == {"float32", "int32", "string", "bool"}
     expected = by_pillow(model, [file.read_bytes() for file in FILES])
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=inference.MIXED_TOLERANCE[policy[6:]])
