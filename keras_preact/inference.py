@@ -92,8 +92,9 @@ def prepare(model, preprocessing=None, labels=None, classifies=True):
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "Networks are exported through TensorFlow; weights and .keras files are the same on every backend: set "
-            f"KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}"
+            "Networks are exported through TensorFlow; weights and .keras files are the same on every backend: "
+            "pip install 'keras_preact[export]', and set KERAS_BACKEND=tensorflow. "
+            f"Received: {keras.backend.backend()}"
         )
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
     if not isinstance(preprocessing, Preprocessing):
