@@ -14,10 +14,13 @@ extras = {
     "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx"],
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
+    "convert": ["torch"],
 }
+# The zoos that importers are held against, and what two of them need to run on a Keras of today.
+peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
 extras["test"] = [
     *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
-    *extras["openvino"], "tensorflow-serving-api", "torch==2.13.0",
+    *extras["openvino"], *extras["convert"], "tensorflow-serving-api", "torch==2.13.0", *peers,
     "build", "pytest>=8", "ruff", "setuptools>=77", "wheel",
 ]
 
@@ -30,13 +33,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich"],
+    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors"],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
-    packages=["keras_preact", "keras_preact.weights"],
+    packages=["keras_preact", "keras_preact.importers", "keras_preact.weights"],
     package_dir={"keras_preact": "keras_preact", "keras_preact.weights": "weights"},
     package_data={
-        "keras_preact": ["py.typed", "*.pyi"],
+        "keras_preact": ["py.typed", "*.pyi", "*.csv"],
         "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md", "records/*/*"],
     },
     entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},

@@ -4,6 +4,7 @@ from .explanation import grad_cam as grad_cam
 from .exporting import export as export
 from .finetuning import freeze as freeze
 from .finetuning import unfreeze as unfreeze
+from .importers import convert as convert
 from .metadata import Metadata as Metadata
 from .models import (
     PreActResNet18 as PreActResNet18,

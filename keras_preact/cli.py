@@ -66,12 +66,7 @@ def _parser():
     verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
     verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
-    verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
-    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
-    verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
-    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
-    verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
+    _add_engine(verb)
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
                       help="measure on so many training images, held out, instead of on the test images")
     verb.set_defaults(run=_train)
@@ -87,6 +82,13 @@ def _parser():
     verb.add_argument("--confusion", metavar="PNG", help="plot the confusion matrix there")
     verb.set_defaults(run=_evaluate)
 
+    verb = verbs.add_parser("convert", help="turn weights of another zoo into a file that our builders take")
+    verb.add_argument("source", help="timm, keras_applications, pytorchcv, image_classifiers or torch7")
+    verb.add_argument("file", help="what that zoo publishes; for timm also the folder of a repository")
+    verb.add_argument("--name", help="what that zoo calls the network (default: what the file is called)")
+    verb.add_argument("--output", required=True, metavar="FILE.weights.h5", help="file to write")
+    verb.set_defaults(run=_convert)
+
     verb = verbs.add_parser("pull", help="fetch weights into the cache, for use without a network")
     verb.add_argument("names", nargs="+", metavar="NAME", help="a network, a pattern, or owner/name[@revision]")
     verb.set_defaults(run=_pull)
@@ -101,7 +103,7 @@ def _parser():
 
     verb = verbs.add_parser("export", help="write a network for production, with its preprocessing and labels")
     verb.add_argument("model", help="name of a network, output folder of a training run, or hf://owner/name")
-    verb.add_argument("--weights", help="of a named network: a tag, or hf://owner/name")
+    verb.add_argument("--weights", help="of a named network: a tag, a file of `convert`, or hf://owner/name")
     verb.add_argument("--format", default="savedmodel",
                       help="savedmodel, onnx, litert, litert_int8 or openvino (default: %(default)s)")
     verb.add_argument("--output", required=True, metavar="PATH",
@@ -110,6 +112,40 @@ def _parser():
     verb.add_argument("--calibration", metavar="DIR", help="of litert_int8, a folder of images like those to come")
     verb.add_argument("--overwrite", action="store_true", help="replace what is there already")
     verb.set_defaults(run=_export)
+
+    verb = verbs.add_parser("reproduce", help="train the rows of a table of the paper; what is done is skipped")
+    verb.add_argument("table", help="table1 to table5")
+    verb.add_argument("--row", help="only rows that contain this text")
+    verb.add_argument("--seeds", type=_positive, default=5, help="runs of each row (default: %(default)s)")
+    verb.add_argument("--scale", type=float, default=1.0, help="part of the epochs; reported apart (default: 1)")
+    verb.add_argument("--output", default="runs/paper", help="folder (default: %(default)s)")
+    verb.add_argument("--data-dir", help="folder of .npz files or image folders (default: TensorFlow Datasets)")
+    verb.add_argument("--list", action="store_true", help="show the rows and train nothing")
+    _add_engine(verb)
+    verb.set_defaults(run=_reproduce)
+
+    verb = verbs.add_parser("report", help="write the paper's tables and figures beside what was trained")
+    verb.add_argument("--output", default="runs/paper", help="folder of `reproduce` (default: %(default)s)")
+    verb.set_defaults(run=_report)
+
+    verb = verbs.add_parser("benchmark", help="time networks against each other, in turn, and print ratios")
+    verb.add_argument("names", nargs="+", metavar="NAME", help="networks; NAME:simplified for simplify_for_inference")
+    verb.add_argument("--against", action="append", default=[], metavar="NAME",
+                      help="what they are compared with, also keras.applications:ResNet50V2 (default: the first NAME)")
+    verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
+    verb.add_argument("--train", action="store_true", help="training steps, too")
+    verb.add_argument("--rounds", type=_positive, default=5, help="measurements of each (default: %(default)s)")
+    verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
+    verb.add_argument("--json", metavar="FILE", help="write every measurement there")
+    verb.add_argument("--plot", metavar="PNG", help="plot the ratios there")
+    verb.set_defaults(run=_benchmark)
+
+    verb = verbs.add_parser("signals", help="plot how signals and gradients pass through each shortcut and order")
+    verb.add_argument("--depth", type=_positive, default=110, help="layers (default: %(default)s)")
+    verb.add_argument("--data", help="TensorFlow data set, .npz file or folder (default: noise)")
+    verb.add_argument("--steps", type=int, default=0, help="of training before the measurement (default: 0)")
+    verb.add_argument("--output", default="signals.png", help="PNG (default: %(default)s)")
+    verb.set_defaults(run=_signals)
 
     verb = verbs.add_parser("recipes", help="list the training recipes, or show one")
     verb.add_argument("name", nargs="?", help="of a recipe")
@@ -121,6 +157,15 @@ def _add_model(verb):
     verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
     verb.add_argument("--weights", default="cifar10",
                       help="which weights of it, or hf://owner/name for any network (default: %(default)s)")
+
+
+def _add_engine(verb):
+    verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
+    verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
+    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
+    verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
+    verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
+    verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
 
 
 def _positive(text):
@@ -208,10 +253,10 @@ def _trained(name, weights):
     if weights.startswith("hf://"):
         return keras_preact.from_hub(weights)
     model = _builder(name)(weights=weights)
-    if not hasattr(model, "preprocessing"):
+    if not (getattr(model, "preprocessing", None) and model.labels):
         raise ValueError(
-            "A file of weights says neither its preprocessing nor its labels; `--weights` must be a tag or "
-            f"hf://owner/name. Received: {weights}"
+            "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file that "
+            f"`convert` wrote, or hf://owner/name. Received: {weights}"
         )
     return model
 
@@ -271,16 +316,18 @@ def _builder(name):
 def _list(options):
     from rich.console import Console
 
+    from keras_preact import pretrained
     from keras_preact.models import list_models, list_weights
 
-    weights = list_weights(options.pattern)
-    table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error)")
+    weights, others = list_weights(options.pattern), pretrained.upstream()
+    table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error, or whose)")
     for info in list_models(options.pattern):
         table.add_row(
             info.name, _by(info.input_size), f"{info.parameters:,}", f"{info.multiply_adds:,}",
-            ", ".join(
-                f"{w.tag} ({w.measured['error']:.2f} %) {w.where}" for w in weights if w.architecture == info.name
-            ),
+            ", ".join([
+                *(f"{w.tag} ({w.measured['error']:.2f} %) {w.where}" for w in weights if w.architecture == info.name),
+                *(f"{w.tag} ({w.source})" for w in others if w.architecture == info.name),
+            ]),
         )
     Console().print(table)
     return 0
@@ -320,14 +367,10 @@ def _train(options):
     for field in ("epochs", "batch_size"):
         if getattr(options, field):
             changes[field] = getattr(options, field)
-    engine = training.Engine(
-        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm, options.rematerialize,
-    )
     recipe = dataclasses.replace(recipe, **changes)
     try:
         log = training.train(
-            options.model, options.data, recipe, options.output, options.seed, engine, options.hold_out
+            options.model, options.data, recipe, options.output, options.seed, _engine(options), options.hold_out
         )
     except training.Diverged as error:
         print(f"keras-preact: {error}", file=sys.stderr)
@@ -336,6 +379,15 @@ def _train(options):
     last = log[-1]
     print(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {options.output}")
     return 0
+
+
+def _engine(options):
+    from keras_preact import training
+
+    return training.Engine(
+        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
+        options.steps_per_execution, options.batch_norm, options.rematerialize,
+    )
 
 
 def _assignment(text, recipe):
@@ -350,14 +402,15 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import Preprocessing, evaluation, from_hub, runs
+    from keras_preact import Preprocessing, evaluation, from_hub, pretrained, runs
 
+    name = options.model
     if options.model.startswith("hf://"):
         model = from_hub(options.model, input_shape=(None, None, 3))
         preprocessing = model.preprocessing
     elif (Path(options.model) / runs.RUN).exists():
         model, run = runs.load_run(options.model, (None, None, 3))
-        preprocessing = Preprocessing(**run["data"]["preprocessing"])
+        name, preprocessing = run["model"], Preprocessing(**run["data"]["preprocessing"])
     else:
         build = _builder(options.model)
         if options.weights is None:
@@ -372,6 +425,9 @@ def _evaluate(options):
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"
     )
+    for row in pretrained.published(name, report.dataset):
+        errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
+        print(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")
     if options.per_class:
         from rich.console import Console
 
@@ -381,6 +437,15 @@ def _evaluate(options):
         Console().print(table)
     if options.confusion:
         report.plot(options.confusion)
+    return 0
+
+
+def _convert(options):
+    from keras_preact import importers
+
+    _, report = importers.convert(options.source, options.file, options.name, options.output)
+    print(report)
+    print(f"written: {report.architecture}(weights={options.output!r})")
     return 0
 
 
@@ -434,6 +499,70 @@ def _export(options):
         overwrite=options.overwrite,
     )
     print(f"{exported.path}  {exported.size:,} bytes, at most {exported.disagreement:.1g} from the Keras model")
+    return 0
+
+
+def _reproduce(options):
+    from rich.console import Console
+
+    from keras_preact import experiments
+
+    rows = experiments.find(options.table, options.row)
+    if options.list:
+        table = _table("Row", "Data", "Published error (%)")
+        for row in rows:
+            table.add_row(row.row, row.data, row.published)
+        Console().print(table)
+        return 0
+    experiments.reproduce(rows, options.output, options.seeds, options.scale, options.data_dir, _engine(options))
+    print(f"keras-preact report --output {options.output} writes the tables.")
+    return 0
+
+
+def _report(options):
+    from keras_preact import reporting
+
+    print(reporting.report(options.output))
+    return 0
+
+
+def _benchmark(options):
+    from rich.console import Console
+
+    from keras_preact import benchmarking
+
+    works = ("predict", "train") if options.train else ("predict",)
+    with Console(stderr=True).status("Starting") as status:
+        found = benchmarking.compare(
+            [*options.against, *options.names], tuple(options.batch_size or (1, 32)), works, options.rounds,
+            size=options.size, progress=status.update,
+        )
+    table = _table("Network", "Build (s)", "First call (s)", "Peak memory (GB)")
+    for measurement in found:
+        values = measurement.build, measurement.first_call, measurement.memory / 1e9
+        table.add_row(measurement.name, *(f"{value:.2f}" for value in values))
+    Console().print(table)
+    table = _table("Network", "Work", "Batch", "Images/s", f"Over {found[0].name}")
+    for line in benchmarking.summary(found):
+        table.add_row(*line)
+    Console().print(table)
+    if options.json:
+        Path(options.json).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
+    if options.plot:
+        benchmarking.plot(found, options.plot)
+    return 0
+
+
+def _signals(options):
+    from rich.console import Console
+
+    from keras_preact import signals
+
+    table = _table("Compared", "Unit", "Output, first to last unit (RMS)", "Gradient, first to last unit (RMS)")
+    for (panel, label), found in signals.plot(options.output, options.depth, options.data, options.steps).items():
+        table.add_row(panel, label, *(f"{values[0]:.3g} to {values[-1]:.3g}" for values in found))
+    Console().print(table)
+    print(f"See {options.output}")
     return 0
 
 

@@ -27,6 +27,10 @@ class HubError(OSError):
         super().__init__(f"{name}{PREFIX}{repository}@{revision or 'main'}: {reason}. {remedy}")
 
 
+class NotOurs(HubError):
+    """A repository that does not have our metadata."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """A repository at one commit.
@@ -76,20 +80,64 @@ def snapshot(address, cache=None):
 
     Raises:
         ValueError: no such form of address.
-        HubError: the repository cannot be had, or is not of our layout.
+        HubError: the repository cannot be had; `NotOurs` if it is not of our layout.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download
 
-    repository, revision = parse(address)
-    with explained(repository, revision):
-        commit = HfApi().resolve_revision(repository, revision=revision, cache_dir=cache).resolved
+    repository, commit = resolve(address, cache)
     with explained(repository, commit, METADATA):
-        size = hf_hub_download(repository, METADATA, revision=commit, cache_dir=cache, dry_run=True).file_size
+        try:
+            size = hf_hub_download(repository, METADATA, revision=commit, cache_dir=cache, dry_run=True).file_size
+        except Exception as error:
+            # Without a network what was converted once tells that it is not ours.
+            if isinstance(error, errors.RemoteEntryNotFoundError) or converted(repository, commit).exists():
+                raise NotOurs(repository, commit, METADATA, *_reason(error, repository, commit)) from error
+            raise
     if size and size > MAX_METADATA:
         remedy = f"keras_preact writes at most {MAX_METADATA}; another program made this repository."
         raise HubError(repository, commit, METADATA, f"it has {size} bytes", remedy)
     metadata = _checked(repository, commit, METADATA, cache, lambda path: Metadata.from_json(path.read_text("utf-8")))
     return Snapshot(repository, commit, metadata, cache)
+
+
+def resolve(address, cache=None):
+    """Returns (repository, commit) of an address; as `snapshot`."""
+    from huggingface_hub import HfApi
+
+    repository, revision = parse(address)
+    with explained(repository, revision):
+        return repository, HfApi().resolve_revision(repository, revision=revision, cache_dir=cache).resolved
+
+
+def listed(repository, commit, files):
+    """Returns the folder that holds `files` of another program's repository, compared with the Hub's own hashes.
+
+    Raises:
+        HubError: a file cannot be had, or is not what the Hub lists.
+    """
+    from huggingface_hub import HfApi
+
+    with explained(repository, commit):
+        infos = {info.path: info for info in HfApi().get_paths_info(repository, list(files), revision=commit)}
+    paths = []
+    for file in files:
+        if file not in infos:
+            remedy = "Only what keras_preact published, and timm's resnetv2 networks, can be loaded."
+            raise HubError(repository, commit, file, "the repository has no such file", remedy)
+        large = infos[file].lfs
+        if large:
+            paths.append(fetch(repository, commit, file, large.sha256))
+        else:
+            with explained(repository, commit, file):
+                paths.append(_download(repository, commit, file, None))
+    return paths[0].parent
+
+
+def converted(repository, commit):
+    """Returns the path in the cache of the weights of another program's repository, once they were converted."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME, "keras_preact", f"{repository.replace('/', '--')}--{commit}.weights.h5")
 
 
 def fetch(repository, commit, file, sha256, cache=None):

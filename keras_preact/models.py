@@ -6,10 +6,9 @@ import warnings
 from typing import NamedTuple
 
 from keras_preact import costs, hub, preprocessing, pretrained
-from keras_preact.networks import NetworkConfig, ResNet, check_top
+from keras_preact.architectures import CONFIGS, builder_name
+from keras_preact.networks import ResNet, check_top
 from keras_preact.units import channel_axis
-
-CONFIGS = {}
 
 _DOCSTRING = """Builds {name}: {what}.
 
@@ -17,11 +16,12 @@ _DOCSTRING = """Builds {name}: {what}.
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
         weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
             "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
-            `push_to_hub` wrote, or a path to a .weights.h5 or .keras file.
+            `push_to_hub` wrote or timm published, or a path to a .weights.h5 or .keras file. What comes from another
+            zoo, as "imagenet" does, brings its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
-            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, and any
-            height and width where `include_top` is False.
+            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, or the
+            size that converted weights tell, and any height and width where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
         classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
@@ -47,8 +47,10 @@ _DOCSTRING = """Builds {name}: {what}.
     """
 
 
-def _builder(name, config, what):
-    CONFIGS[name], default = config, name.lower()
+def _builder(name):
+    config, default = CONFIGS[name], name.lower()
+    size = config.input_size[0]
+    what = f"the {config.depth}-layer network for {size}x{size} images, of {config.unit} units"
 
     def build(
         include_top=True,
@@ -68,7 +70,7 @@ def _builder(name, config, what):
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = _DOCSTRING.format(
-        name=name, what=what, stride=config.stride, size=config.input_size[0], classes=config.default_classes,
+        name=name, what=what, stride=config.stride, size=size, classes=config.default_classes,
         reference=(
             'He et al., "Deep Residual Learning for Image Recognition", CVPR 2016' if config.order == "original"
             else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
@@ -84,6 +86,10 @@ def _build(architecture, weights, classes, **arguments):
         return ResNet(classes=classes, **arguments)
     path, known = _find(architecture, arguments["config"], weights)
     layers = pretrained.read(path)
+    arguments["config"] = getattr(known, "config", arguments["config"])
+    if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
+        size, channels = known.preprocessing.size, len(known.preprocessing.mean)
+        arguments["input_shape"] = (channels, *size) if channel_axis() == 1 else (*size, channels)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -106,15 +112,55 @@ def _build(architecture, weights, classes, **arguments):
 
 
 def _find(architecture, config, weights):
-    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, or None."""
+    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, an `About`, or None."""
+    if not hub.is_address(weights) and not pretrained.is_path(weights):
+        weight = pretrained.find(architecture, weights)
+        if isinstance(weight, pretrained.Weight):
+            return pretrained.verified(weight), weight
+        weights = _upstream(weight)
+    path = weights
     if hub.is_address(weights):
-        snapshot = hub.snapshot(weights)
-        _check_config(architecture, config, weights, snapshot.metadata)
-        return snapshot.file(hub.WEIGHTS), snapshot.metadata
-    if pretrained.is_path(weights):
-        return weights, None
-    weight = pretrained.find(architecture, weights)
-    return pretrained.verified(weight), weight
+        try:
+            snapshot = hub.snapshot(weights)
+            _check_config(architecture, config, weights, snapshot.metadata)
+            return snapshot.file(hub.WEIGHTS), snapshot.metadata
+        except hub.NotOurs:
+            path = _converted(weights)
+    about = pretrained.about(path)
+    if about and builder_name(about.config) != architecture:
+        raise ValueError(
+            f"{weights} holds weights of {builder_name(about.config)}. Received: the builder {architecture}"
+        )
+    return path, about
+
+
+def _upstream(weight):
+    """Returns the address of a weight of another zoo on the Hub.
+
+    Raises:
+        ValueError: it is not there; the message says how to get it.
+    """
+    if hub.is_address(weight.file):
+        return weight.file
+    name = f"{weight.architecture.lower()}-{weight.tag}.weights.h5"
+    raise ValueError(
+        f"The weights {weight.tag!r} of {weight.architecture} are published by another zoo, from where they are not "
+        f"fetched. Download {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
+        f"{weight.source} FILE --output {name}`, and give weights={name!r}."
+    )
+
+
+def _converted(address):
+    """Returns the path of the weights of a timm repository on the Hub, converted when they are first used."""
+    from keras_preact import importers
+
+    repository, commit = hub.resolve(address)
+    path = hub.converted(repository, commit)
+    if not path.exists():
+        folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        importers.convert("timm", folder, repository.split("/")[1], path)
+    return path
 
 
 def _check_config(architecture, config, weights, published):
@@ -139,51 +185,41 @@ def _check_channels(layers, architecture, input_tensor, input_shape):
         )
 
 
-def _cifar(family, depth, unit="basic", **changes):
-    config = NetworkConfig.cifar(depth, unit, **changes)
-    return _builder(f"{family}{depth}", config, f"the {depth}-layer network for 32x32 images, of {unit} units")
+PreActResNet20 = _builder("PreActResNet20")
+PreActResNet32 = _builder("PreActResNet32")
+PreActResNet44 = _builder("PreActResNet44")
+PreActResNet56 = _builder("PreActResNet56")
+PreActResNet110 = _builder("PreActResNet110")
+PreActResNet1202 = _builder("PreActResNet1202")
+PreActResNet164 = _builder("PreActResNet164")
+PreActResNet272 = _builder("PreActResNet272")
+PreActResNet542 = _builder("PreActResNet542")
+PreActResNet1001 = _builder("PreActResNet1001")
+PreActResNet18 = _builder("PreActResNet18")
+PreActResNet34 = _builder("PreActResNet34")
+PreActResNet50 = _builder("PreActResNet50")
+PreActResNet101 = _builder("PreActResNet101")
+PreActResNet152 = _builder("PreActResNet152")
+PreActResNet200 = _builder("PreActResNet200")
+PreActResNet269 = _builder("PreActResNet269")
 
-
-def _imagenet(family, depth, **changes):
-    config = NetworkConfig.imagenet(depth, **changes)
-    return _builder(f"{family}{depth}", config, f"the {depth}-layer network for 224x224 images, of {config.unit} units")
-
-
-PreActResNet20 = _cifar("PreActResNet", 20)
-PreActResNet32 = _cifar("PreActResNet", 32)
-PreActResNet44 = _cifar("PreActResNet", 44)
-PreActResNet56 = _cifar("PreActResNet", 56)
-PreActResNet110 = _cifar("PreActResNet", 110)
-PreActResNet1202 = _cifar("PreActResNet", 1202)
-PreActResNet164 = _cifar("PreActResNet", 164, "bottleneck")
-PreActResNet272 = _cifar("PreActResNet", 272, "bottleneck")
-PreActResNet542 = _cifar("PreActResNet", 542, "bottleneck")
-PreActResNet1001 = _cifar("PreActResNet", 1001, "bottleneck")
-PreActResNet18 = _imagenet("PreActResNet", 18)
-PreActResNet34 = _imagenet("PreActResNet", 34)
-PreActResNet50 = _imagenet("PreActResNet", 50)
-PreActResNet101 = _imagenet("PreActResNet", 101)
-PreActResNet152 = _imagenet("PreActResNet", 152)
-PreActResNet200 = _imagenet("PreActResNet", 200)
-PreActResNet269 = _imagenet("PreActResNet", 269)
-
-ResNet20 = _cifar("ResNet", 20, order="original")
-ResNet32 = _cifar("ResNet", 32, order="original")
-ResNet44 = _cifar("ResNet", 44, order="original")
-ResNet56 = _cifar("ResNet", 56, order="original")
-ResNet110 = _cifar("ResNet", 110, order="original")
-ResNet1202 = _cifar("ResNet", 1202, order="original")
-ResNet164 = _cifar("ResNet", 164, "bottleneck", order="original")
-ResNet272 = _cifar("ResNet", 272, "bottleneck", order="original")
-ResNet542 = _cifar("ResNet", 542, "bottleneck", order="original")
-ResNet1001 = _cifar("ResNet", 1001, "bottleneck", order="original")
-ResNet18 = _imagenet("ResNet", 18, order="original")
-ResNet34 = _imagenet("ResNet", 34, order="original")
-ResNet50 = _imagenet("ResNet", 50, order="original")
-ResNet101 = _imagenet("ResNet", 101, order="original")
-ResNet152 = _imagenet("ResNet", 152, order="original")
-ResNet200 = _imagenet("ResNet", 200, order="original")
-ResNet269 = _imagenet("ResNet", 269, order="original")
+ResNet20 = _builder("ResNet20")
+ResNet32 = _builder("ResNet32")
+ResNet44 = _builder("ResNet44")
+ResNet56 = _builder("ResNet56")
+ResNet110 = _builder("ResNet110")
+ResNet1202 = _builder("ResNet1202")
+ResNet164 = _builder("ResNet164")
+ResNet272 = _builder("ResNet272")
+ResNet542 = _builder("ResNet542")
+ResNet1001 = _builder("ResNet1001")
+ResNet18 = _builder("ResNet18")
+ResNet34 = _builder("ResNet34")
+ResNet50 = _builder("ResNet50")
+ResNet101 = _builder("ResNet101")
+ResNet152 = _builder("ResNet152")
+ResNet200 = _builder("ResNet200")
+ResNet269 = _builder("ResNet269")
 
 
 def from_hub(repository, **arguments):
@@ -192,7 +228,8 @@ def from_hub(repository, **arguments):
     Nothing that is downloaded is executed, and no weight is set before the sha256 of its file was compared.
 
     Args:
-        repository: "owner/name" or "owner/name@revision", a branch, a tag or a commit; `push_to_hub` writes such.
+        repository: "owner/name" or "owner/name@revision", a branch, a tag or a commit; `push_to_hub` writes such, and
+            timm's resnetv2 networks with batch normalization are converted.
         **arguments: as of the builders, such as `classes` or `include_top`; `input_shape` is by default that of the
             repository's preprocessing.
 
@@ -210,15 +247,21 @@ def from_hub(repository, **arguments):
     >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
     >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
     """
-    snapshot = hub.snapshot(repository)
-    known = snapshot.metadata
+    try:
+        snapshot = hub.snapshot(repository)
+    except hub.NotOurs:
+        path = _converted(repository)
+        known = pretrained.about(path)
+        architecture, weights = builder_name(known.config), path
+    else:
+        known = snapshot.metadata
+        architecture, weights = known.architecture, f"{hub.PREFIX}{snapshot.repository}@{snapshot.commit}"
     defaults = dict.fromkeys(("pooling", "classes", "input_tensor", "input_shape")) | {"include_top": True}
-    if known.architecture in CONFIGS:
-        defaults["name"] = known.architecture.lower()
-    if arguments.get("input_tensor") is None:
+    if architecture in CONFIGS:
+        defaults["name"] = architecture.lower()
+    if arguments.get("input_tensor") is None and known.preprocessing:
         defaults["input_shape"] = known.preprocessing.input_shape
-    weights = f"{hub.PREFIX}{snapshot.repository}@{snapshot.commit}"
-    return _build(known.architecture, weights, config=known.config, **defaults | arguments)
+    return _build(architecture, weights, config=known.config, **defaults | arguments)
 
 
 class ModelInfo(NamedTuple):
@@ -259,8 +302,8 @@ def pull(name):
     """Fetches weights into the cache, for use without a network.
 
     Args:
-        name: of a builder, or a pattern such as "PreAct*", for all its published weights; or "owner/name" or
-            "owner/name@revision" for every file of a repository of the Hugging Face Hub.
+        name: of a builder, or a pattern such as "PreAct*", for all its weights that the Hub has; or "owner/name" or
+            "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
 
     Returns:
         The paths of the files.
@@ -270,9 +313,15 @@ def pull(name):
         ValueError: no model is named so.
     """
     if "/" in name:
-        snapshot = hub.snapshot(name)
+        try:
+            snapshot = hub.snapshot(name)
+        except hub.NotOurs:
+            return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
-    return [pretrained.verified(weight) for weight in list_weights(name)]
+    others = [weight for weight in pretrained.upstream() if weight.architecture in _matching(name)]
+    return [pretrained.verified(weight) for weight in list_weights(name)] + [
+        _converted(weight.file) for weight in others if hub.is_address(weight.file)
+    ]
 
 
 def _matching(pattern):
@@ -307,13 +356,17 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     Args:
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, or a list with a label for each class, such as `model.labels`.
+        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
+            "imagenet_wordnet_ids"), or a list with a label for each class, such as `model.labels`.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
         ValueError: an unknown tag, or predictions that do not have one column for each label.
     """
-    labels = preprocessing.LABELS[pretrained.describe(weights, model).labels] if isinstance(weights, str) else weights
+    labels = weights
+    if isinstance(weights, str):
+        known = weights if weights in preprocessing.LABELS else pretrained.describe(weights, model).labels
+        labels = preprocessing.LABELS[known]
     return preprocessing.decode(preds, labels, top)
 
 

@@ -152,6 +152,11 @@ class NetworkConfig:
         return cls(units, (64, 128, 256, 512), unit, **(canonical | changes))
 
     @property
+    def depth(self):
+        """Layers with weights on the longest path: the convs of stem and units, and the dense layer."""
+        return 2 + sum(self.units) * len(UNITS[self.unit][0])
+
+    @property
     def input_size(self):
         """(height, width) the network was made for: 32x32, or 224x224 with the ImageNet stem."""
         return (224, 224) if self.stem == "conv7x7_pool" else (32, 32)

@@ -1,6 +1,10 @@
 """From image files and pixel values to the input of a network, and from its output to labels; pure functions."""
+import csv
 import dataclasses
 import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,7 +15,7 @@ AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 VIEWS = ("single", "flip", "ten_crop")
 
-LABELS = {
+CIFAR_LABELS = {
     "cifar10": tuple("""
         airplane automobile bird cat deer dog frog horse ship truck
     """.split()),
@@ -26,6 +30,32 @@ LABELS = {
         worm
     """.split()),
 }
+
+
+IMAGENET_LABELS = {"imagenet": "name", "imagenet_wordnet_ids": "wordnet_id"}  # columns of imagenet.csv
+
+
+class _LabelSets(Mapping):
+    """{name: a label for each class}; ImageNet's are read when they are first asked for."""
+
+    def __getitem__(self, name):
+        return _imagenet_labels()[name] if name in IMAGENET_LABELS else CIFAR_LABELS[name]
+
+    def __iter__(self):
+        return iter((*CIFAR_LABELS, *IMAGENET_LABELS))
+
+    def __len__(self):
+        return len(CIFAR_LABELS) + len(IMAGENET_LABELS)
+
+
+@cache
+def _imagenet_labels():
+    with open(Path(__file__).with_name("imagenet.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: tuple(row[column] for row in rows) for name, column in IMAGENET_LABELS.items()}
+
+
+LABELS = _LabelSets()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """The index of published weights, and reading, checking and assigning them."""
+import csv
 import dataclasses
 import json
 import os
 import zipfile
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from keras_preact import hub
+from keras_preact.networks import NetworkConfig
 from keras_preact.preprocessing import LABELS, Preprocessing
 
 HEAD = "predictions"
+ABOUT = "keras_preact"  # what a file written by `write` tells beside its weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +82,12 @@ def index():
 
 
 def find(architecture, tag):
-    """Returns the `Weight` of that architecture and tag.
+    """Returns the `Weight` of that architecture and tag or, if we published none, the `Upstream`.
 
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    tags = {weight.tag: weight for weight in index() if weight.architecture == architecture}
+    tags = {weight.tag: weight for weight in (*upstream(), *index()) if weight.architecture == architecture}
     if tag not in tags:
         elsewhere = sorted({weight.architecture for weight in index() if weight.tag == tag})
         raise ValueError(
@@ -91,6 +96,39 @@ def find(architecture, tag):
             + (f", which there is for {', '.join(elsewhere)}." if elsewhere else ".")
         )
     return tags[tag]
+
+
+class Upstream(NamedTuple):
+    """A weight that another zoo published.
+
+    Args:
+        architecture, tag: as of `Weight`.
+        source: as of `convert`.
+        file: "hf://owner/name", which is fetched and converted when it is first used, or a URL to download by hand.
+        hash: of that file, as its zoo tells it; empty if it does not.
+    """
+
+    architecture: str
+    tag: str
+    source: str
+    file: str
+    hash: str
+
+
+@cache
+def upstream():
+    """Returns every `Upstream`."""
+    with open(folder() / "upstream.csv", newline="") as file:
+        return tuple(Upstream(**row) for row in csv.DictReader(file))
+
+
+def published(architecture, dataset):
+    """Returns the rows of published.csv, errors that others published, for an architecture and a data set."""
+    with open(folder() / "published.csv", newline="") as file:
+        return [
+            row for row in csv.DictReader(file)
+            if (row["network"], row["dataset"]) == (architecture, dataset.removesuffix("2012"))
+        ]
 
 
 def describe(tag, architecture=None):
@@ -148,16 +186,22 @@ def read(path):
     Raises:
         ValueError: no such file, another kind of file, or one that cannot be read to its end.
     """
+    with _reading(path) as path:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+                return _layers(member)
+        return _layers(path)
+
+
+@contextmanager
+def _reading(path):
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`weights` names a file that does not exist: {path}")
     if not path.name.endswith((".weights.h5", ".keras")):
         raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
     try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
-                return _layers(member)
-        return _layers(path)
+        yield path
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
@@ -173,15 +217,65 @@ def _layers(file):
             if len(variables):
                 if "name" not in variables.attrs:
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
-                layers[variables.attrs["name"]] = [_array(h5, variables[str(i)]) for i in range(len(variables))]
+                layers[variables.attrs["name"]] = [array(h5, variables[str(i)]) for i in range(len(variables))]
     return layers
 
 
-def _array(h5, dataset):
+def array(h5, dataset):
     # HDF5 can take values from any file of the machine, or claim more of them than there are.
     if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
         raise KeyError(f"the values of {dataset.name} are not in it")
     return np.array(dataset)
+
+
+def write(path, model, config, preprocessing, labels):
+    """Saves the weights of `model` as a .weights.h5 file that tells its layout, preprocessing and labels.
+
+    Args:
+        path: of the file, which ends in .weights.h5.
+        model: a network of the zoo.
+        config: its `NetworkConfig`.
+        preprocessing: a `Preprocessing` or None.
+        labels: the name of a label set, a name for each class, or None.
+    """
+    path = Path(path)
+    new = path.with_name(f"new-{os.getpid()}-{path.name}")  # several processes may write the same
+    model.save_weights(new)
+    about = {
+        "config": dataclasses.asdict(config), "labels": labels,
+        "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
+    }
+    with h5py.File(new, "r+") as h5:
+        h5[ABOUT] = json.dumps(about)
+    os.replace(new, path)
+
+
+class About(NamedTuple):
+    """What a file that `write` wrote tells beside its weights; preprocessing and labels may be None."""
+
+    config: NetworkConfig
+    preprocessing: Preprocessing | None
+    labels: str | tuple | None
+
+
+def about(path):
+    """Returns the `About` of a file that `write` wrote, and None of others.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    with _reading(path) as path:
+        if path.suffix == ".keras":
+            return None
+        with h5py.File(path, "r") as h5:
+            if ABOUT not in h5:
+                return None
+            told = json.loads(h5[ABOUT].asstr()[()])
+    labels = told["labels"]
+    return About(
+        NetworkConfig(**told["config"]), told["preprocessing"] and Preprocessing(**told["preprocessing"]),
+        tuple(labels) if isinstance(labels, list) else labels,
+    )
 
 
 def assign(model, layers, source, keep_head=False):

@@ -24,7 +24,7 @@ def claim(folder, run):
         raise ValueError(f"`output` must be a folder that can be written to: {error}") from error
     path = folder / RUN
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_run(folder)
         differences = list(_differences(before, run))
         if differences:
             raise ValueError(
@@ -66,10 +66,14 @@ def replace(path, write):
     os.replace(new, path)
 
 
-def plot(log, path, title, measured="test"):
-    """Writes a PNG of the curves in the style of the paper's Figs. 1 and 6.
+def plot(logs, path, title, measured="test"):
+    """Writes a PNG of curves in the style of the paper's Figs. 1, 3 and 6; nothing where Matplotlib is missing.
 
-    The error on the `measured` images is solid, the training loss dashed on a log scale.
+    Args:
+        logs: {label: lines of a log}. Errors are solid, training losses dashed on a log scale.
+        path: of the PNG.
+        title: of the plot.
+        measured: what the error was measured on.
     """
     try:
         import matplotlib
@@ -78,17 +82,26 @@ def plot(log, path, title, measured="test"):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    epochs = [int(row["epoch"]) for row in log]
     figure, left = plt.subplots(figsize=(6, 4))
-    left.semilogy(epochs, [float(row["loss"]) for row in log], "C0--", label="training loss")
-    left.set(xlabel="epoch", ylabel="training loss", title=title)
     right = left.twinx()
-    right.plot(epochs, [float(row["test_error"]) for row in log], "C3-", label=f"{measured} error")
+    for i, (label, log) in enumerate(logs.items()):
+        epochs = [int(row["epoch"]) for row in log]
+        colour = f"C{i}"
+        left.semilogy(epochs, [float(row["loss"]) for row in log], colour, linestyle="--")
+        right.plot(epochs, [float(row["test_error"]) for row in log], colour, label=label)
+    left.set(xlabel="epoch", ylabel="training loss (dashed)", title=title)
     right.set(ylabel=f"{measured} error (%)", ylim=(0, None))
-    figure.legend(loc="upper right", bbox_to_anchor=(0.88, 0.88))
+    if len(logs) > 1:
+        right.legend(loc="upper right")
+    left.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     replace(Path(path), lambda new: figure.savefig(new, dpi=100))
     plt.close(figure)
+
+
+def read_run(folder):
+    """Returns what run.json says."""
+    return json.loads((Path(folder) / RUN).read_text())
 
 
 def load_run(folder, input_shape=None):
@@ -104,7 +117,7 @@ def load_run(folder, input_shape=None):
     folder = Path(folder)
     if not (folder / RUN).exists() or not (folder / FINAL).exists():
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
-    run = json.loads((folder / RUN).read_text())
+    run = read_run(folder)
     layers = pretrained.read(folder / FINAL)
     shape = input_shape or Preprocessing(**run["data"]["preprocessing"]).input_shape
     model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))

@@ -158,7 +158,11 @@ class _Plan:
             for structure in (self.model.input, self.model.output)
         )
         with recursion_limit(len(self.model.layers)):
-            return keras.Model(inputs, outputs, name=self.model.name)
+            simple = keras.Model(inputs, outputs, name=self.model.name)
+        for attribute in ("preprocessing", "labels"):  # of pretrained weights
+            if hasattr(self.model, attribute):
+                setattr(simple, attribute, getattr(self.model, attribute))
+        return simple
 
     def _copy(self, layer):
         if isinstance(layer, keras.Model):

@@ -151,7 +151,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     log = runs.read_log(folder / runs.LOG)
     if devices.chief:
         title = f"{run['model']} on {data.name}, {recipe.name}"
-        runs.plot(log, folder / runs.CURVE, title, "held-out" if hold_out else "test")
+        runs.plot({"": log}, folder / runs.CURVE, title, "held-out" if hold_out else "test")
     return log
 
 

@@ -31,19 +31,23 @@ def build(config, shape=(9, 11, 3), classes=5, seed=0, **kwargs):
 
 
 def randomize(model, seed, gamma_signs=(-1, 1)):
-    """Draws every weight at random such that signals stay of order 1."""
+    """Draws every weight of a Keras model at random such that signals stay of order 1."""
     rng = np.random.default_rng(seed)
-    draws = {
-        "kernel": lambda shape: rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape),
-        "bias": lambda shape: rng.normal(0, 0.5, shape),
-        "gamma": lambda shape: rng.uniform(0.5, 1.5, shape) * rng.choice(gamma_signs, shape),
-        "beta": lambda shape: rng.normal(0, 0.5, shape),
-        "moving_mean": lambda shape: rng.normal(0, 0.5, shape),
-        "moving_variance": lambda shape: rng.uniform(0.5, 2, shape),
-    }
     for layer in model.layers:
         for variable in layer.weights:
-            variable.assign(draws[variable.name](variable.shape))
+            variable.assign(draw(variable.name, variable.shape, rng, gamma_signs))
+
+
+def draw(name, shape, rng, gamma_signs=(-1, 1)):
+    """A random value for a variable, which Keras 3 calls "kernel" and Keras 2 "layer/kernel:0"."""
+    return {
+        "kernel": lambda: rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape),
+        "bias": lambda: rng.normal(0, 0.5, shape),
+        "gamma": lambda: rng.uniform(0.5, 1.5, shape) * rng.choice(gamma_signs, shape),
+        "beta": lambda: rng.normal(0, 0.5, shape),
+        "moving_mean": lambda: rng.normal(0, 0.5, shape),
+        "moving_variance": lambda: rng.uniform(0.5, 2, shape),
+    }[name.split("/")[-1].split(":")[0]]()
 
 
 def weights_of(model):

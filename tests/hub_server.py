@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-LFS = (".h5", ".npz", ".png")
+LFS = (".h5", ".npz", ".png", ".safetensors")
 FAULTS = ("flip", "truncate", "short", "reset")
 API = r"/api/models/(?P<repo>[\w.-]+/[\w.-]+)"
 

@@ -160,6 +160,16 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert "Lower the learning rate" in capsys.readouterr().err
 
 
+def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
+    images, labels = np.zeros((10, 32, 32, 3), "uint8"), np.arange(10)
+    data = tmp_path / "cifar10.npz"
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert cli.main(["evaluate", "PreActResNet20", "--weights", "cifar10", "--data", str(data)]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("90.00 % top-1 and 50.00 % top-5 error: 9 and 5 of 10 test images")
+    assert "  published: 6.51 % (pytorchcv, crop 32; pytorchcv README (best epoch on the test set))" in others
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--recipe", "paper"], "`recipe` must be one of"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "lr=1"], "--set takes FIELD=VALUE with"),

@@ -190,12 +190,72 @@ def test_addresses_that_are_none(address):
         kp.from_hub(address)
 
 
-def test_what_is_no_repository_of_ours(server):
+def test_what_is_no_repository_that_can_be_loaded(server):
     server.repositories["owner/timm"] = stored = hub_server.Repository()
     stored.put({"model.safetensors": b"x"})
     with pytest.raises(hub.HubError) as error:
         kp.from_hub("owner/timm")
-    one_line(error, "keras_preact.json of hf://owner/timm@", "no such file", "Only repositories that keras_preact")
+    one_line(error, "config.json of hf://owner/timm@", "no such file", "Only what keras_preact published, and timm's")
+
+
+@pytest.fixture(scope="module")
+def timm(tmp_path_factory):
+    """A repository as timm publishes them, and its logits of some images."""
+    peers, torch = pytest.importorskip("peers"), pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("timm")
+    timm = peers.timm()
+    model = peers.randomize(timm.create_model("resnetv2_18"))
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    images = np.random.default_rng(1).normal(size=(2, 64, 64, 3)).astype("float32")
+    with torch.no_grad():
+        logits = model(torch.as_tensor(images.transpose(0, 3, 1, 2))).numpy()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}, images, logits
+
+
+@pytest.fixture
+def timm_repository(timm, server):
+    name = f"timm/resnetv2_18.test{next(numbers)}"
+    server.repositories[name] = stored = hub_server.Repository()
+    stored.put(timm[0])
+    return name
+
+
+def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_repository, server, monkeypatch):
+    _, images, logits = timm
+    monkeypatch.setattr(pretrained, "upstream", lambda: (
+        pretrained.Upstream("PreActResNet18", "imagenet", "timm", f"hf://{timm_repository}", ""),
+    ))
+    arguments = {"input_shape": (64, 64, 3), "classifier_activation": None}
+    for build in (
+        lambda: kp.PreActResNet18(weights="imagenet", **arguments),
+        lambda: kp.PreActResNet18(weights=f"hf://{timm_repository}", **arguments),
+        lambda: kp.from_hub(timm_repository, **arguments),
+    ):
+        model = build()
+        found = keras.ops.convert_to_numpy(model(images))
+        assert np.abs(found - logits).max() < 1e-4 * np.abs(logits).max()
+        assert (model.name, model.preprocessing.size, len(model.labels)) == ("preactresnet18", (224, 224), 1000)
+    assert sum(path.endswith("model.safetensors") and method == "GET" for method, path, *_ in server.requests) <= 2
+    with pytest.raises(ValueError, match="holds weights of PreActResNet18. Received: the builder PreActResNet34"):
+        kp.PreActResNet34(weights=f"hf://{timm_repository}")
+    assert kp.pull(timm_repository) == kp.pull("PreActResNet18") == [hub.converted(*hub.resolve(timm_repository))]
+    # Without a network the converted file is used.
+    with server.fault("reset", ".*", times=99):
+        kp.PreActResNet18(weights=f"hf://{timm_repository}", **arguments)
+
+
+def test_a_spoilt_file_of_timm_is_not_converted(timm_repository, server):
+    with server.fault("flip", r"/content/.*/model\.safetensors", times=9), pytest.raises(hub.HubError) as error:
+        kp.from_hub(timm_repository)
+    one_line(error, "model.safetensors of", "downloaded twice and is not what was published: its sha256 is ")
+    assert not hub.converted(*hub.resolve(timm_repository)).exists()
+
+
+def test_weights_of_another_zoo_that_are_not_on_the_hub_say_how_to_get_them(server):
+    pattern = r"Download https://github.com/osmr.*preresnet200b.*\(sha1:94152.*\), run `keras-preact convert pytorchcv"
+    with pytest.raises(ValueError, match="'imagenet' of PreActResNet200 are published by another zoo.*" + pattern):
+        kp.PreActResNet200(weights="imagenet")
+    assert not server.requests
 
 
 # Faults of a file: what is spoilt, how often, and the message; None where the file comes in the end.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import images_like, randomize, relative_error
 
+from keras_preact import signals as measuring
 from keras_preact import units
 from keras_preact.networks import NetworkConfig, ResNet
 
@@ -143,3 +144,34 @@ def test_dropout_drops_single_values_of_the_shortcut_while_training(rate):
     assert kept[stem != 0].mean() == pytest.approx(1 - rate, abs=0.05)
     lost = (stem != 0) & ~kept
     assert (lost.any(axis=(1, 2)) & kept.any(axis=(1, 2))).mean() > 0.9  # not whole channels
+
+
+def test_measured_signals_are_those_of_the_units():
+    """Against the outputs and gradients that the tests above take, of the same images and weights."""
+    config = NetworkConfig((3, 2), (4, 6), order="bn_after_addition")
+    images, targets = images_like((8, 8, 3), 4), np.eye(10, dtype="float32")[:4]
+    model = ResNet(config, input_shape=(8, 8, 3), classifier_activation=None)
+    randomize(model, seed=2)
+    found = measuring._signals(model, config, images, targets)
+    ends = [layer.output for layer in model.layers if layer.name.endswith("_out_relu")]
+    with tf.GradientTape() as tape:
+        *units, logits = keras.Model(model.input, [*ends, model.output])(images, training=True)
+        loss = -tf.reduce_mean(tf.reduce_sum(targets * tf.nn.log_softmax(logits), 1))
+    gradients = tape.gradient(loss, units)
+    for values, tensors in zip(found, (units, gradients)):
+        expected = [float(tf.norm(t)) / np.sqrt(t.numpy().size) for t in tensors]
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert len(found.forward) == 5
+
+
+def test_signals_of_every_shortcut_and_order_are_drawn(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype("uint8")
+    data = {"x_train": x, "y_train": np.arange(128) % 10, "x_test": x[:1], "y_test": np.arange(1)}
+    monkeypatch.setattr(measuring, "PANELS", {name: dict([*of.items()][:2]) for name, of in measuring.PANELS.items()})
+    found = measuring.plot(tmp_path / "signals.png", 8, data, steps=2)
+    assert len(found) == 4 and all(len(values) == 3 and (values > 0).all() for s in found.values() for values in s)
+    assert (tmp_path / "signals.png").read_bytes().startswith(b"\x89PNG")
+    before = measuring.measure(NetworkConfig.cifar(8, order="original"), data).forward
+    assert relative_error(found["shortcuts", "identity"].forward, before) > 1e-5  # it was trained
+    with pytest.raises(ValueError, match="`steps` of training need `data`"):
+        measuring.measure(NetworkConfig.cifar(8), steps=1)

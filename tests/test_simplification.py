@@ -99,6 +99,7 @@ def test_the_shipped_weights():
     preprocessing = Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), (32, 32))
     simple = check(model, normalize(images, preprocessing))
     assert len(normalizations(simple)) < len(normalizations(model)) / 2
+    assert simple.preprocessing == model.preprocessing and simple.labels[3] == "cat"
 
 
 def test_fine_tuned_networks_and_features():

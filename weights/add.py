@@ -84,7 +84,7 @@ def main():
     record.mkdir(parents=True, exist_ok=True)
     for part in (runs.RUN, runs.LOG):
         shutil.copyfile(options.run / part, record / part)
-    runs.plot(log, record / runs.CURVE, f"{architecture} on {dataset}: {error} % test error")
+    runs.plot({"": log}, record / runs.CURVE, f"{architecture} on {dataset}: {error} % test error")
 
     published, source = PUBLISHED.get((architecture, dataset), ("", ""))
     row = {

@@ -1,0 +1,208 @@
+"""Networks against each other: time and memory, each in a process of its own, measured in turn."""
+import dataclasses
+import importlib
+import multiprocessing
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from keras_preact import runs
+from keras_preact.architectures import CONFIGS
+from keras_preact.checks import check_choice
+
+PEERS = "keras.applications:"
+SIMPLIFIED = ":simplified"
+
+
+@dataclasses.dataclass
+class Measurement:
+    """What one contestant took.
+
+    Args:
+        name: of the contestant.
+        build: seconds to build it, Keras imported before.
+        first_call: seconds of the first prediction, of one image.
+        speeds: {"predict" or "train": {batch size: images per second in each round}}.
+        memory: peak of its process in bytes.
+    """
+
+    name: str
+    build: float
+    first_call: float
+    speeds: dict
+    memory: int = 0
+
+    def ratios(self, other, work, batch):
+        """Returns how many times the speed of `other` it had, in each round."""
+        pairs = zip(self.speeds[work][batch], other.speeds[work][batch], strict=True)
+        return [mine / theirs for mine, theirs in pairs]
+
+
+def compare(names, batch_sizes=(1, 32), works=("predict",), rounds=5, seconds=1.0, size=None, progress=print):
+    """Returns a `Measurement` of each contestant. They are measured in turn, each in a process of its own.
+
+    Args:
+        names: of builders, also as "PreActResNet50:simplified" for `simplify_for_inference` of it, and networks of
+            Keras as "keras.applications:ResNet50V2"; all with random weights.
+        batch_sizes: images at a time.
+        works: "predict", by `predict` with that batch size, and "train", by `train_on_batch` with SGD.
+        rounds: measurements of each, in turn.
+        seconds: how long one of them takes at least.
+        size: of the square images in pixels; default that of the first network.
+        progress: is called with a text that tells what is measured now.
+
+    Raises:
+        ValueError: an unknown name or work.
+        RuntimeError: a contestant failed; with its own message.
+    """
+    for name in names:
+        if not name.startswith(PEERS):
+            check_choice("name", name.removesuffix(SIMPLIFIED), tuple(CONFIGS))
+    for work in works:
+        check_choice("work", work, ("predict", "train"))
+    ours = [CONFIGS[name.removesuffix(SIMPLIFIED)] for name in names if not name.startswith(PEERS)]
+    size = size or (ours[0].input_size[0] if ours else 224)
+    contestants = [_Contestant(name, size) for name in names]
+    try:
+        found = []
+        for contestant in contestants:
+            progress(f"{contestant.name}: build")
+            build, first = contestant.ask("build")
+            found.append(Measurement(contestant.name, build, first, {work: {} for work in works}))
+        for work in works:
+            for batch in batch_sizes:
+                # As many batches for all as take the fastest that long; the first call of a size compiles.
+                fastest = min(c.ask(work, batch, 1) and c.ask(work, batch, 1) for c in contestants)
+                count = max(1, round(seconds / fastest))
+                for i in range(rounds):
+                    for contestant, measurement in zip(contestants, found):
+                        progress(f"{contestant.name}: {work}, batch {batch}, round {i + 1} of {rounds}")
+                        speed = count * batch / contestant.ask(work, batch, count)
+                        measurement.speeds[work].setdefault(batch, []).append(speed)
+        for contestant, measurement in zip(contestants, found):
+            measurement.memory = contestant.ask("memory")
+        return found
+    finally:
+        for contestant in contestants:
+            contestant.stop()
+
+
+class _Contestant:
+    """A process that holds one network and does what it is asked."""
+
+    def __init__(self, name, size):
+        context = multiprocessing.get_context("spawn")
+        self.name, (self.pipe, other) = name, context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, name, size), daemon=True)
+        self.process.start()
+
+    def ask(self, *question):
+        self.pipe.send(question)
+        try:
+            kind, answer = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            kind, answer = "failed", f"its process ended with exit code {self.process.exitcode}"
+        if kind == "failed":
+            raise RuntimeError(f"{self.name}: {answer}")
+        return answer
+
+    def stop(self):
+        self.process.terminate()
+        self.process.join()
+
+
+def _serve(pipe, name, size):
+    worker = _Worker(name, size)
+    while True:
+        what, *arguments = pipe.recv()
+        try:
+            pipe.send(("done", getattr(worker, what)(*arguments)))
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+class _Worker:
+    def __init__(self, name, size):
+        self.name, self.size = name, size
+
+    def build(self):
+        import keras
+        import numpy as np
+
+        import keras_preact
+
+        if self.name.startswith(PEERS):
+            builder = getattr(importlib.import_module("keras.applications"), self.name.removeprefix(PEERS))
+        else:
+            builder = getattr(keras_preact, self.name.removesuffix(SIMPLIFIED))
+        start = time.perf_counter()
+        self.model = builder(weights=None, input_shape=(self.size, self.size, 3))
+        if self.name.endswith(SIMPLIFIED):
+            self.model = keras_preact.simplify_for_inference(self.model)
+        built = time.perf_counter()
+        self.model.compile(keras.optimizers.SGD(0.01, 0.9), "sparse_categorical_crossentropy", jit_compile=False)
+        self.random = np.random.default_rng(0)
+        first = time.perf_counter()
+        self.model.predict(self._images(1), verbose=0)
+        return built - start, time.perf_counter() - first
+
+    def _images(self, count):
+        return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
+
+    def predict(self, batch, count):
+        images = self._images(batch * count)
+        start = time.perf_counter()
+        self.model.predict(images, batch_size=batch, verbose=0)
+        return time.perf_counter() - start
+
+    def train(self, batch, count):
+        images, labels = self._images(batch), self.random.integers(0, 10, batch)
+        start = time.perf_counter()
+        for _ in range(count):
+            self.model.train_on_batch(images, labels)
+        return time.perf_counter() - start
+
+    def memory(self):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def summary(found):
+    """Returns (contestant, work, batch, images/s, ratio to the speed of the first contestant) as texts."""
+    lines = []
+    for work, of_batch in found[0].speeds.items():
+        for batch in of_batch:
+            for measurement in found:
+                ratios = measurement.ratios(found[0], work, batch)
+                lines.append((
+                    measurement.name, work, str(batch), f"{statistics.median(measurement.speeds[work][batch]):.1f}",
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                ))
+    return lines
+
+
+def plot(found, path):
+    """Draws the ratios to the first contestant, median and range, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cases = [(work, batch) for work, of_batch in found[0].speeds.items() for batch in of_batch]
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(cases) * len(found)), layout="constrained")
+    for i, measurement in enumerate(found):
+        ratios = [measurement.ratios(found[0], *case) for case in cases]
+        middle = [statistics.median(r) for r in ratios]
+        spread = [[m - min(r) for m, r in zip(middle, ratios)], [max(r) - m for m, r in zip(middle, ratios)]]
+        places = [j + 0.8 * i / len(found) for j in range(len(cases))]
+        axes.barh(places, middle, 0.8 / len(found), xerr=spread, label=measurement.name)
+    axes.set_yticks([j + 0.4 for j in range(len(cases))], [f"{work}, batch {batch}" for work, batch in cases])
+    axes.axvline(1, color="black", linewidth=0.5)
+    axes.set(xlabel=f"images per second over those of {found[0].name}")
+    axes.legend()
+    runs.replace(Path(path), lambda new: figure.savefig(new, dpi=100))
+    plt.close(figure)

@@ -1,0 +1,83 @@
+"""The table of errors that others publish, and the labels of ImageNet."""
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from keras_preact import models, pretrained
+from keras_preact.preprocessing import LABELS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def published():
+    spec = importlib.util.spec_from_file_location("published", ROOT / "weights" / "published.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_has_the_table(published):
+    assert published.table() in (ROOT / "README.md").read_text()
+
+
+def test_every_figure_has_a_network_a_crop_and_a_source(published):
+    rows = published.read()
+    keys = [tuple(row[column] for column in ("source", "network", "dataset", "crop")) for row in rows]
+    assert len(keys) == len(set(keys))
+    for row in rows:
+        assert row["network"] in models.CONFIGS and row["crop"] and row["reference"], row
+        assert row["dataset"] in LABELS
+        assert 0 < float(row["top5_error"] or 1) < float(row["top1_error"]) < 50, row
+
+
+def test_ours_are_those_that_we_measured(published):
+    with open(pretrained.folder() / "results.csv", newline="") as file:
+        results = {(row["architecture"], row["dataset"], float(row["error_percent"])) for row in csv.DictReader(file)}
+    ours = {
+        (row["network"], row["dataset"], float(row["top1_error"]))
+        for row in published.read() if row["measured_by"] == "us"
+    }
+    assert ours == results
+
+
+@pytest.mark.parametrize("network, source, crop, top1, top5", [
+    ("PreActResNet200", "the paper", "320", "20.7", "5.3"),
+    ("PreActResNet152", "the paper", "320", "21.1", "5.5"),
+    ("PreActResNet200", "Facebook", "320", "20.1", "4.8"),
+    ("PreActResNet50", "timm", "224", "19.59", ""),
+    ("PreActResNet200", "tf2cv `b`", "224", "18.96", "4.48"),
+])
+def test_figures_to_know_by_heart(published, network, source, crop, top1, top5):
+    rows = [row for row in published.read() if (row["network"], row["source"], row["crop"]) == (network, source, crop)]
+    assert [(row["top1_error"], row["top5_error"]) for row in rows] == [(top1, top5)]
+
+
+def test_labels_of_imagenet():
+    names, ids = LABELS["imagenet"], LABELS["imagenet_wordnet_ids"]
+    assert len(names) == len(set(names)) == len(ids) == 1000
+    assert list(ids) == sorted(ids) and all(len(x) == 9 and x[0] == "n" and x[1:].isdigit() for x in ids)
+    known = {0: "tench", 207: "golden retriever", 281: "tabby", 517: "crane (machine)", 999: "toilet tissue"}
+    assert {i: names[i] for i in known} == known
+    assert ids[0] == "n01440764" and ids[134] == "n02012849" and ids[999] == "n15075141"
+
+
+def test_labels_of_imagenet_are_those_of_timm():
+    pytest.importorskip("torch")
+    import peers
+
+    peers.timm()
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    assert info.label_names() == list(LABELS["imagenet_wordnet_ids"])
+    corrected = {134: "crane (bird)", 517: "crane (machine)", 639: "tank suit"}
+    for i, name in enumerate(LABELS["imagenet"]):
+        assert name == corrected.get(i, info.index_to_description(i).split(",")[0])
+
+
+def test_label_sets_behave_as_a_dict():
+    assert set(LABELS) == {"cifar10", "cifar100", "imagenet", "imagenet_wordnet_ids"} and len(LABELS) == 4
+    assert LABELS.get("flowers") is None and "imagenet" in LABELS
