@@ -11,12 +11,16 @@ extras = {
     "jax": ["jax>=0.4.30"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
+    "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx"],
+    "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
+    "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
     "convert": ["torch"],
 }
 # The zoos that importers are held against, and what two of them need to run on a Keras of today.
 peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
 extras["test"] = [
-    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["convert"], "torch==2.13.0", *peers,
+    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
+    *extras["openvino"], *extras["convert"], "tensorflow-serving-api", "torch==2.13.0", *peers,
     "build", "pytest>=8", "ruff", "setuptools>=77", "wheel",
 ]
 

@@ -1,5 +1,7 @@
 """The public names; the package loads each when it is first used."""
 from .evaluation import evaluate as evaluate
+from .explanation import grad_cam as grad_cam
+from .exporting import export as export
 from .finetuning import freeze as freeze
 from .finetuning import unfreeze as unfreeze
 from .importers import convert as convert
@@ -131,8 +133,10 @@ from .networks import NetworkConfig as NetworkConfig
 from .networks import ResNet as ResNet
 from .preprocessing import Preprocessing as Preprocessing
 from .publishing import push_to_hub as push_to_hub
+from .pyramid import feature_pyramid as feature_pyramid
 from .recipes import Recipe as Recipe
 from .runs import load_run as load_run
+from .savedmodel import export_savedmodel as export_savedmodel
 from .simplification import simplify_for_inference as simplify_for_inference
 from .training import Engine as Engine
 from .training import train as train

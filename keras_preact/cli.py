@@ -3,6 +3,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -35,12 +36,18 @@ def _parser():
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     verb = verbs.add_parser("classify", help="classify images with a pretrained network")
-    verb.add_argument("paths", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
-    verb.add_argument("--weights", default="cifar10",
-                      help="which weights of it, or hf://owner/name for any network (default: %(default)s)")
+    verb.add_argument("paths", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for standard input")
+    _add_model(verb)
     verb.add_argument("--top", type=_positive, default=3, help="classes to print for each image (default: %(default)s)")
+    verb.add_argument("--json", action="store_true", help="print a JSON object for each image")
     verb.set_defaults(run=_classify)
+
+    verb = verbs.add_parser("explain", help="show where in an image a network sees a class (Grad-CAM)")
+    verb.add_argument("image", metavar="IMAGE", help="image file, or - for standard input")
+    _add_model(verb)
+    verb.add_argument("--class", dest="label", help="label of the class (default: the most probable)")
+    verb.add_argument("--output", metavar="PNG", help="where to write the overlay (default: IMAGE_grad_cam.png)")
+    verb.set_defaults(run=_explain)
 
     verb = verbs.add_parser("list", help="list networks and their weights")
     verb.add_argument("pattern", nargs="?", default="*", help="of names, such as 'PreAct*' or '*110'")
@@ -94,6 +101,18 @@ def _parser():
     verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and publish nothing")
     verb.set_defaults(run=_push)
 
+    verb = verbs.add_parser("export", help="write a network for production, with its preprocessing and labels")
+    verb.add_argument("model", help="name of a network, output folder of a training run, or hf://owner/name")
+    verb.add_argument("--weights", help="of a named network: a tag, a file of `convert`, or hf://owner/name")
+    verb.add_argument("--format", default="savedmodel",
+                      help="savedmodel, onnx, litert, litert_int8 or openvino (default: %(default)s)")
+    verb.add_argument("--output", required=True, metavar="PATH",
+                      help="of a SavedModel the folder of versions, whose name it is served under; else the file")
+    verb.add_argument("--version", type=_positive, help="of a SavedModel (default: the next)")
+    verb.add_argument("--calibration", metavar="DIR", help="of litert_int8, a folder of images like those to come")
+    verb.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    verb.set_defaults(run=_export)
+
     verb = verbs.add_parser("reproduce", help="train the rows of a table of the paper; what is done is skipped")
     verb.add_argument("table", help="table1 to table5")
     verb.add_argument("--row", help="only rows that contain this text")
@@ -132,6 +151,12 @@ def _parser():
     verb.add_argument("name", nargs="?", help="of a recipe")
     verb.set_defaults(run=_recipes)
     return parser
+
+
+def _add_model(verb):
+    verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
+    verb.add_argument("--weights", default="cifar10",
+                      help="which weights of it, or hf://owner/name for any network (default: %(default)s)")
 
 
 def _add_engine(verb):
@@ -184,45 +209,90 @@ def _classify(options):
     failures = 0
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         loading = progress.add_task(f"Loading {options.model}", total=None)
-        import keras
         import numpy as np
 
         import keras_preact
 
-        keras.config.set_image_data_format("channels_last")
-        if options.weights.startswith("hf://"):
-            model = keras_preact.from_hub(options.weights)
-        else:
-            model = _builder(options.model)(weights=options.weights)
-            if not (getattr(model, "preprocessing", None) and model.labels):
-                raise ValueError(
-                    "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file "
-                    f"that `convert` wrote, or hf://owner/name. Received: {options.weights}"
-                )
+        model = _trained(options.model, options.weights)
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
         for start in range(0, len(files), BATCH):
             readable, images = [], []
             for file in files[start:start + BATCH]:
                 try:
-                    images.append(keras_preact.load_image(file, model.preprocessing))
+                    images.append(keras_preact.load_image(_opened(file), model.preprocessing))
                     readable.append(file)
                 except OSError as error:
                     failures += 1
                     print(f"{file}: cannot be read as an image: {error}", file=sys.stderr)
+                    if options.json:
+                        print(json.dumps({"file": str(file), "error": str(error)}))
             if readable:
                 x = keras_preact.preprocess_input(np.stack(images), model.preprocessing)
                 predictions = keras_preact.decode_predictions(model.predict_on_batch(x), options.top, model.labels)
                 for file, best in zip(readable, predictions):
-                    print(f"{file!s:{width}}", *(f"{label} {probability:.1%}" for label, probability in best), sep="  ")
+                    if options.json:
+                        best = [{"label": label, "probability": probability} for label, probability in best]
+                        print(json.dumps({"file": str(file), "predictions": best}))
+                    else:
+                        shares = (f"{label} {probability:.1%}" for label, probability in best)
+                        print(f"{file!s:{width}}", *shares, sep="  ")
             progress.advance(bar, len(files[start:start + BATCH]))
     if failures:
         print(f"{failures} of {len(files)} files could not be read.", file=sys.stderr)
     return 1 if failures else 0
 
 
+def _trained(name, weights):
+    """Returns a network with weights, preprocessing and labels."""
+    import keras
+
+    import keras_preact
+
+    keras.config.set_image_data_format("channels_last")
+    if weights.startswith("hf://"):
+        return keras_preact.from_hub(weights)
+    model = _builder(name)(weights=weights)
+    if not (getattr(model, "preprocessing", None) and model.labels):
+        raise ValueError(
+            "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file that "
+            f"`convert` wrote, or hf://owner/name. Received: {weights}"
+        )
+    return model
+
+
+def _opened(file):
+    """Returns what is read of an image file, where "-" is standard input."""
+    return io.BytesIO(sys.stdin.buffer.read()) if str(file) == "-" else file
+
+
+def _explain(options):
+    import numpy as np
+
+    from keras_preact import explanation, load_image, preprocess_input
+    from keras_preact.checks import check_choice
+
+    if options.output is None and options.image == "-":
+        raise ValueError("Give --output, the name of a PNG file, for an image from standard input.")
+    target = Path(options.output or f"{Path(options.image).with_suffix('')}_grad_cam.png")
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"--output must end in .png. Received: {target}")
+    model = _trained(options.model, options.weights)
+    classes = None
+    if options.label is not None:
+        check_choice("--class", options.label, model.labels)
+        classes = [model.labels.index(options.label)]
+    image = load_image(_opened(options.image), model.preprocessing)
+    x = preprocess_input(image, model.preprocessing)[None]
+    (heat,), (index,) = explanation.grad_cam(model, x, classes)
+    probability = np.asarray(model.predict_on_batch(x))[0, index]
+    explanation.overlay(image, heat).save(target)
+    print(f"{target}  {model.labels[index]} {probability:.1%}")
+    return 0
+
+
 def _images(path):
-    """Returns `path` itself or, of a folder, the image files in it by name."""
+    """Returns `path` itself, which may be "-", or, of a folder, the image files in it by name."""
     if not path.is_dir():
         return [path]
     from PIL import Image
@@ -403,6 +473,32 @@ def _push(options):
         print(f"Published and read back: hf://{published.repository}@{published.commit}")
     else:
         print(f"\nNothing was published. The card would be:\n\n{published.card}")
+    return 0
+
+
+def _export(options):
+    import numpy as np
+
+    from keras_preact import Preprocessing, export, load_image, runs
+
+    if (Path(options.model) / runs.RUN).exists():
+        model, run = runs.load_run(options.model)
+        model.preprocessing, model.labels = Preprocessing(**run["data"]["preprocessing"]), run["labels"]
+    elif options.model.startswith("hf://"):
+        model = _trained(None, options.model)
+    elif options.weights is None:
+        _builder(options.model)
+        raise ValueError(f"Give the weights of {options.model} to export, --weights TAG or hf://owner/name.")
+    else:
+        model = _trained(options.model, options.weights)
+    calibration = None
+    if options.calibration:
+        calibration = np.stack([load_image(file, model.preprocessing) for file in _images(Path(options.calibration))])
+    exported = export(
+        model, options.output, options.format, version=options.version, calibration=calibration,
+        overwrite=options.overwrite,
+    )
+    print(f"{exported.path}  {exported.size:,} bytes, at most {exported.disagreement:.1g} from the Keras model")
     return 0
 
 

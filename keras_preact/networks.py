@@ -372,6 +372,14 @@ def deep_enough(config):
     return recursion_limit(sum(config.units) * layers_in_unit)
 
 
+def nodes_of(model):
+    """Returns each use of a layer in `model`, inputs first: a node has `operation`, `input_tensors`, `output_tensors`.
+
+    A layer's own `input` and `output` may be those of another model that uses it and, if it is a model, are inside it.
+    """
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
 @contextmanager
 def recursion_limit(layers):
     """Raises Python's recursion limit so that Keras can walk a path of so many layers."""

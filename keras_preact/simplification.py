@@ -3,7 +3,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_preact.networks import recursion_limit
+from keras_preact.networks import nodes_of, recursion_limit
 
 KERNELS = (layers.Conv2D, layers.Dense)
 # How many standard deviations of its channel an offset may be: more would cost digits of the sums it is added to.
@@ -38,23 +38,25 @@ class _Plan:
     """What becomes of each layer of a model: it is copied, gets other weights, or is left out."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.nodes = model, {}
         self.consumers, self.producers = {}, {}
-        for layer in model.layers:
-            if len(layer._inbound_nodes) > 1 and not isinstance(layer, layers.InputLayer):
+        for node in nodes_of(model):
+            layer = node.operation
+            if layer.name in self.nodes:
                 raise ValueError(f"Only layers that are used once can be simplified; {layer.name!r} is not.")
-            for tensor in keras.tree.flatten(layer.output):
+            self.nodes[layer.name] = node
+            for tensor in node.output_tensors:
                 self.producers[id(tensor)] = layer
-            if not isinstance(layer, layers.InputLayer):
-                for tensor in keras.tree.flatten(layer.input):
-                    self.consumers.setdefault(id(tensor), []).append(layer)
+            for tensor in node.input_tensors:
+                self.consumers.setdefault(id(tensor), []).append(layer)
         self.outputs = {id(tensor) for tensor in keras.tree.flatten(model.outputs)}
         self.weights = {layer.name: _kernel_and_bias(layer) for layer in model.layers if _has_kernel(layer)}
         self.left_out = set()
 
     def next(self, layer):
         """Returns the layers that take its output; the outputs of the model count as None."""
-        return self.consumers.get(id(layer.output), []) + [None] * (id(layer.output) in self.outputs)
+        (output,) = self.nodes[layer.name].output_tensors
+        return self.consumers.get(id(output), []) + [None] * (id(output) in self.outputs)
 
     def previous(self, layer):
         return self.producers[id(layer.input)]
@@ -141,13 +143,15 @@ class _Plan:
     def build(self):
         tensors = {}
         for layer in self.model.layers:
+            node = self.nodes[layer.name]
             if isinstance(layer, layers.InputLayer):
                 config = layer.get_config()
                 found = keras.Input(batch_shape=config["batch_shape"], dtype=config["dtype"], name=layer.name)
             else:
-                inputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], layer.input)
+                inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
+                inputs = inputs[0] if len(inputs) == 1 else inputs
                 found = inputs if layer.name in self.left_out else self._copy(layer)(inputs)
-            for old, new in zip(keras.tree.flatten(layer.output), keras.tree.flatten(found), strict=True):
+            for old, new in zip(node.output_tensors, keras.tree.flatten(found), strict=True):
                 tensors[id(old)] = new
         inputs, outputs = (
             keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)

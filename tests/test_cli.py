@@ -1,4 +1,5 @@
 """The console command, as a user meets it."""
+import io
 import json
 import os
 import re
@@ -52,6 +53,43 @@ def test_other_files_in_a_folder_are_passed_over(tmp_path, capsys):
     Image.new("L", (50, 40), 128).save(tmp_path / "grey.bmp")
     assert cli.main(["classify", str(tmp_path)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_classify_reads_standard_input_and_writes_json(tmp_path, capsys, monkeypatch):
+    class StandardInput:
+        buffer = io.BytesIO((IMAGES / "frog_0004.png").read_bytes())
+
+    monkeypatch.setattr("sys.stdin", StandardInput)
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    assert cli.main(["classify", "--json", "--top", "2", "-", str(broken)]) == 1
+    found = {line["file"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    first, second = found["-"]["predictions"]
+    assert first["label"] == "frog" and 0.9 < first["probability"] <= 1 and second["probability"] < 0.1
+    assert set(found[str(broken)]) == {"file", "error"} and len(found) == 2
+
+
+def test_export(tmp_path, capsys):
+    pytest.importorskip("tensorflow")
+    base = tmp_path / "models" / "preact"
+    for version in "12":
+        assert cli.main(["export", "PreActResNet20", "--weights", "cifar10", "--output", str(base)]) == 0
+        out = capsys.readouterr().out
+        pattern = rf"{base}/{version}  [\d,]+ bytes, at most \de-0[67] from the Keras model\n"
+        assert re.fullmatch(pattern, out)
+    arguments = ["export", "PreActResNet20", "--weights", "cifar10", "--output", str(base), "--version", "1"]
+    assert cli.main(arguments) == 2 and "exists already" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["PreActResNet20"], "Give the weights of PreActResNet20 to export, --weights TAG"),
+    (["PreActResNet21", "--weights", "cifar10"], "Did you mean PreActResNet"),
+    (["PreActResNet20", "--weights", "cifar10", "--format", "tflite"], "`format` must be one of 'savedmodel', 'onnx'"),
+])
+def test_exports_that_cannot_be_made(arguments, message, tmp_path, capsys):
+    assert cli.main(["export", *arguments, "--output", str(tmp_path / "preact")]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -109,6 +147,11 @@ def test_train_and_evaluate(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{error} % top-1 and 0.00 % top-5 error" in out and "of 8 test images of data, 8x8, views: single" in out
     assert len(re.findall(r"^  [0-3] +2 +[\d.]+", out, re.MULTILINE)) == 4 and plot.exists()
+
+    assert cli.main(["export", run, "--output", str(tmp_path / "models" / "run")]) == 0
+    labels = tmp_path / "models" / "run" / "1" / "assets" / "labels.txt"
+    assert labels.read_text() == "0\n1\n2\n3\n"
+    capsys.readouterr()
 
     assert cli.main([*arguments, "--seed", "2"]) == 2
     assert "seed: 1 before, 2 now" in capsys.readouterr().err

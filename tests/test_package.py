@@ -15,7 +15,8 @@ ROOMS = (
     "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
     "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
     "runs", "card", "publishing", "rematerialization", "training", "evaluation", "finetuning", "experiments",
-    "reporting", "signals", "benchmarking", "cli",
+    "reporting", "signals", "benchmarking", "pyramid", "inference", "savedmodel", "exporting",
+    "explanation", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -28,7 +29,9 @@ OUTSIDE = {
     "rematerialization": {"keras"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy", "matplotlib"}, "finetuning": {"keras"}, "reporting": {"matplotlib"},
     "benchmarking": {"keras", "numpy", "matplotlib"}, "signals": {"keras", "numpy", "tensorflow", "matplotlib", "rich"},
-    "cli": {"keras", "numpy", "rich", "PIL"},
+    "pyramid": {"keras"}, "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},
+    "exporting": {"keras", "numpy", "tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
+    "explanation": {"keras", "numpy", "PIL"}, "cli": {"keras", "numpy", "rich", "PIL"},
 }
 
 

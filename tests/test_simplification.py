@@ -130,3 +130,14 @@ def test_a_layer_that_is_used_twice_is_refused():
     dense = keras.layers.Dense(4, name="shared")
     with pytest.raises(ValueError, match="used once can be simplified. 'shared' is not"):
         simplify_for_inference(keras.Model(inputs, dense(dense(inputs))))
+
+
+def test_a_network_inside_another():
+    base = ResNet(NetworkConfig((2, 2), (4, 6)), include_top=False, pooling="avg", input_shape=(12, 12, 3))
+    randomize(base, 2, gamma_signs=(1,))
+    inputs = keras.Input((12, 12, 3))
+    keras.Model(inputs, keras.layers.Dense(2)(base(inputs)))  # another model that uses it
+    inputs = keras.Input((12, 12, 3))
+    simple = check(keras.Model(inputs, keras.layers.Dense(3)(base(inputs))))
+    (inner,) = [layer for layer in simple.layers if isinstance(layer, keras.Model)]
+    assert len(normalizations(inner)) < len(normalizations(base))

@@ -1,0 +1,175 @@
+"""ONNX, LiteRT and OpenVINO against the Keras model, each run by its own runtime."""
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import run_python, tiny
+
+import keras_preact as kp
+from keras_preact import exporting, inference
+from keras_preact.networks import ResNet
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported by TensorFlow")
+
+IMAGES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.png"))
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "litert_int8": ".tflite", "openvino": ".xml"}
+HALF = kp.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
+LABELS = ("a", "b", "c", "d", "e")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return kp.PreActResNet20(weights="cifar10")
+
+
+@pytest.fixture(scope="module")
+def images(model):
+    return np.stack([kp.load_image(file, model.preprocessing) for file in IMAGES])
+
+
+def run_onnx(path, images):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path)
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [32, 32, 3])
+    return session.run(None, {"images": images})[0]
+
+
+def run_litert(path, images):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = litert.Interpreter(str(path))
+    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] is np.uint8 and given["shape_signature"].tolist() == [-1, 32, 32, 3]
+    interpreter.allocate_tensors()  # for one image at a time, as it comes
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(wanted["index"])[0])
+    return np.stack(outputs)
+
+
+def run_openvino(path, images):
+    openvino = pytest.importorskip("openvino")
+    model = openvino.Core().read_model(path)
+    assert model.inputs[0].any_name == "images"
+    return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+
+
+RUN = {"onnx": run_onnx, "litert": run_litert, "litert_int8": run_litert, "openvino": run_openvino}
+
+
+@pytest.fixture
+def missing():
+    """Skips where the packages of a format are not installed."""
+    def skip(format):
+        for package in exporting.FILES[format][2]:
+            pytest.importorskip(package, reason=f"format {format!r} needs {package}")
+
+    return skip
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
+def test_other_runtimes_agree_with_keras_on_real_images(format, model, images, tmp_path, missing):
+    missing(format)
+    target = tmp_path / "new" / f"preact{SUFFIXES[format]}"
+    exported = kp.export(model, target, format)
+    expected = model.predict_on_batch(kp.preprocess_input(images))
+    np.testing.assert_allclose(RUN[format](target, images), expected, atol=1e-5)
+    assert exported.format == format and exported.path == target and 0 < exported.disagreement < 1e-5
+    files = {file.name: file for file in target.parent.iterdir()}
+    weights = {"preact.bin"} if format == "openvino" else set()
+    assert set(files) == {target.name, f"{target.name}.json"} | weights
+    beside = json.loads(files[f"{target.name}.json"].read_text())
+    assert beside["labels"] == list(model.labels)
+    assert kp.Preprocessing(**beside["preprocessing"]) == model.preprocessing
+    assert exported.size == sum(files[name].stat().st_size for name in {target.name} | weights)
+
+
+def test_eight_bits_are_a_third_of_the_size_and_classify_alike(model, images, tmp_path, missing):
+    missing("litert_int8")
+    whole = kp.export(model, tmp_path / "preact.tflite", "litert")
+    exported = kp.export(model, tmp_path / "int8.tflite", "litert_int8", calibration=images)
+    assert exported.size < whole.size / 3
+    expected = model.predict_on_batch(kp.preprocess_input(images))
+    found = run_litert(exported.path, images)
+    assert (found.argmax(1) == expected.argmax(1)).all()
+    assert 1e-5 < np.abs(found - expected).max() < 0.1
+    assert exported.disagreement == pytest.approx(np.abs(found - expected).max(), abs=1e-2)
+
+
+def test_what_is_there_already_stays(model, tmp_path, missing):
+    missing("openvino")
+    for name in ("preact.xml", "preact.bin", "preact.xml.json"):
+        file = tmp_path / name
+        file.write_text("mine")
+        with pytest.raises(ValueError, match=f"{name} exists already: give another path"):
+            kp.export(model, tmp_path / "preact.xml", "openvino")
+        assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
+        file.unlink()
+    (tmp_path / "preact.bin").write_text("mine")
+    kp.export(model, tmp_path / "preact.xml", "openvino", overwrite=True)
+    assert (tmp_path / "preact.bin").stat().st_size > 1_000_000
+
+
+def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkeypatch, missing):
+    missing("onnx")
+    right = inference.normalize
+    monkeypatch.setattr(inference, "normalize", lambda *arguments: right(*arguments) + 1e-2)
+    with pytest.raises(ValueError, match="What onnx computes differs from the Keras model by"):
+        kp.export(model, tmp_path / "new" / "preact.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("preact", "onx"), "`format` must be one of 'savedmodel', 'onnx'.*did you mean 'onnx'"),
+    (("preact.pb", "onnx"), "`path` of format='onnx' must end in .onnx. Received: .*preact.pb"),
+    (("a.tflite", "litert_int8"), "needs `calibration`: some hundred uint8 images"),
+    (("a.tflite", "litert", None, None, 2), "`version` is for format='savedmodel'. Received: 2"),
+    (("a.tflite", "litert", None, None, None, [1]), "`calibration` is for format='litert_int8'. Received: "),
+    (("a", "savedmodel", None, None, None, [1]), "`calibration` is for format='litert_int8'. Received: "),
+    (("a.tflite", "litert_int8", None, None, None, np.zeros((4, 8, 8, 3), "uint8")),
+     r"uint8 images of shape \(n, 32, 32, 3\).*Received: uint8 of shape \(4, 8, 8, 3\)"),
+])
+def test_wrong_arguments_say_what_is_right(arguments, message, model, tmp_path, missing):
+    if arguments[1] in exporting.FILES:
+        missing(arguments[1])
+    with pytest.raises(ValueError, match=message):
+        kp.export(model, tmp_path / arguments[0], *arguments[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format, packages, extra", [
+    ("onnx", ("tf2onnx", "onnxruntime"), "onnx"), ("litert_int8", ("ai_edge_litert",), "litert"),
+    ("openvino", ("openvino",), "openvino"),
+])
+def test_a_missing_package_names_the_extra(format, packages, extra, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=rf"needs {' and '.join(packages)}.*pip install 'keras_preact\[{extra}\]'"):
+        kp.export(model, tmp_path / "a", format)
+
+
+def test_networks_that_these_formats_cannot_hold(tmp_path, dtype_policy, missing):
+    missing("onnx")
+    known = {"preprocessing": HALF, "labels": LABELS}
+    with pytest.raises(ValueError, match="ends without a classifier"):
+        kp.export(ResNet(tiny(), include_top=False), tmp_path / "a.onnx", "onnx", **known)
+    dtype_policy("mixed_bfloat16")
+    with pytest.raises(ValueError, match="is of networks in float32.*Received: mixed_bfloat16"):
+        kp.export(ResNet(tiny(), input_shape=(16, 16, 3), classes=5), tmp_path / "a.onnx", "onnx", **known)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.slow
+def test_other_backends_are_told_what_to_do(backend, tmp_path):
+    pytest.importorskip(backend)
+    out = run_python(
+        "import keras_preact as kp\n"
+        "try: kp.export(kp.PreActResNet20(weights='cifar10'), 'models/preact')\n"
+        "except ValueError as error: print(error)",
+        cwd=tmp_path, KERAS_BACKEND=backend,
+    )
+    assert f"set KERAS_BACKEND=tensorflow. Received: {backend}" in out and not list(tmp_path.iterdir())
