@@ -86,7 +86,10 @@ def _parser():
     verb.add_argument("source", help="timm, keras_applications, pytorchcv, image_classifiers or torch7")
     verb.add_argument("file", help="what that zoo publishes; for timm also the folder of a repository")
     verb.add_argument("--name", help="what that zoo calls the network (default: what the file is called)")
-    verb.add_argument("--output", required=True, metavar="FILE.weights.h5", help="file to write")
+    verb.add_argument("--output", metavar="FILE.weights.h5", help="file to write")
+    verb.add_argument("--push", metavar="owner/name", help="measure it and publish it on the Hugging Face Hub")
+    verb.add_argument("--data", help="of --push: TensorFlow data set, .npz file or folder to measure it on")
+    verb.add_argument("--licence", help="of --push: SPDX name of the weights' licence")
     verb.set_defaults(run=_convert)
 
     verb = verbs.add_parser("pull", help="fetch weights into the cache, for use without a network")
@@ -441,11 +444,22 @@ def _evaluate(options):
 
 
 def _convert(options):
-    from keras_preact import importers
+    from keras_preact import evaluation, importers, push_to_hub
 
-    _, report = importers.convert(options.source, options.file, options.name, options.output)
+    if not (options.output or options.push):
+        raise ValueError("Give --output FILE.weights.h5, or --push owner/name with --data and --licence.")
+    if options.push and not (options.data and options.licence):
+        raise ValueError("What is published is measured first, and has a licence: --push needs --data and --licence.")
+    model, report = importers.convert(options.source, options.file, options.name, options.output)
     print(report)
-    print(f"written: {report.architecture}(weights={options.output!r})")
+    if options.output:
+        print(f"written: {report.architecture}(weights={options.output!r})")
+    if options.push:
+        measured = evaluation.evaluate(model, options.data, report.preprocessing)
+        print(f"{measured.top1_error:.2f} % top-1 error on {measured.images} test images of {measured.dataset}")
+        metadata = report.metadata(measured, Path(options.file).name, options.licence)
+        published = push_to_hub(model, options.push, metadata)
+        print(f"Published and read back: hf://{published.repository}@{published.commit}")
     return 0
 
 

@@ -244,6 +244,29 @@ def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_reposit
         kp.PreActResNet18(weights=f"hf://{timm_repository}", **arguments)
 
 
+def test_converted_weights_are_measured_and_published(server, tmp_path, capsys):
+    provider, peers = pytest.importorskip("pytorchcv.model_provider"), pytest.importorskip("peers")
+    torch = pytest.importorskip("torch")
+    model = peers.randomize(provider.get_model("preresnet20_cifar10"))
+    file, data = tmp_path / "preresnet20_cifar10.pth", tmp_path / "cifar10.npz"
+    name = f"owner/converted-{next(numbers)}"
+    torch.save(model.state_dict(), file)
+    x = np.random.default_rng(2).integers(0, 256, (40, 32, 32, 3), dtype="uint8")
+    arguments = ["convert", "pytorchcv", str(file), "--push", name]
+    assert cli.main(arguments) == 2 and "--push needs --data and --licence" in capsys.readouterr().err
+    mean, std = np.array((0.4914, 0.4822, 0.4465)), np.array((0.2023, 0.1994, 0.2010))
+    logits = peers.logits(model, ((x / 255 - mean) / std).astype("float32"))
+    labels = np.where(np.arange(40) < 30, logits.argmax(1), (logits.argmax(1) + 1) % 10)  # the last ten are wrong
+    np.savez(data, x_train=x[:10], y_train=np.arange(10), x_test=x, y_test=labels)
+    assert cli.main([*arguments, "--data", str(data), "--licence", "MIT"]) == 0
+    assert "25.00 % top-1 error on 40 test images of cifar10" in capsys.readouterr().out
+    for build in (kp.from_hub(name), kp.PreActResNet20(weights=f"hf://{name}")):
+        found = keras.ops.convert_to_numpy(build(kp.preprocess_input(x, build.preprocessing)))
+        assert (found.argmax(1) == logits.argmax(1)).all() and build.labels[3] == "cat"
+    card = server.repositories[name].head()["README.md"].content.decode()
+    assert "license: mit" in card and "25.0 % top-1 error" in card
+
+
 def test_a_spoilt_file_of_timm_is_not_converted(timm_repository, server):
     with server.fault("flip", r"/content/.*/model\.safetensors", times=9), pytest.raises(hub.HubError) as error:
         kp.from_hub(timm_repository)

@@ -5,6 +5,7 @@ from itertools import chain, product
 
 from keras_preact import pretrained
 from keras_preact.architectures import CONFIGS, builder_name
+from keras_preact.metadata import Metadata
 from keras_preact.networks import UNITS, NetworkConfig, ResNet
 from keras_preact.preprocessing import LABELS, Preprocessing
 from keras_preact.units import channel_axis
@@ -72,6 +73,29 @@ class Report:
     ignored: tuple
     preprocessing: Preprocessing | None
     labels: str | tuple | None
+
+    def metadata(self, measured, file, licence):
+        """Returns the `Metadata` with which the network is published.
+
+        Args:
+            measured: what `evaluate` reported of it.
+            file: what was converted.
+            licence: SPDX name.
+
+        Raises:
+            ValueError: the source tells no preprocessing or no labels.
+        """
+        if self.preprocessing is None or self.labels is None:
+            raise ValueError(f"{file} does not tell its preprocessing and labels, without which nothing is published.")
+        return Metadata(
+            self.architecture, self.config, self.preprocessing, tuple(LABELS.get(self.labels, self.labels)),
+            measured.dataset,
+            measured={
+                "error": round(measured.top1_error, 2), "images": measured.images, "split": "test",
+                "crop": _by(measured.crop), "selection": "as its zoo published it",
+            },
+            made={"source": self.source, "file": file}, licence=licence,
+        )
 
     def __str__(self):
         canonical = CONFIGS[self.architecture]
