@@ -245,8 +245,8 @@ def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_reposit
 
 
 def test_converted_weights_are_measured_and_published(server, tmp_path, capsys):
-    provider, peers = pytest.importorskip("pytorchcv.model_provider"), pytest.importorskip("peers")
-    torch = pytest.importorskip("torch")
+    torch, peers = pytest.importorskip("torch"), pytest.importorskip("peers")
+    provider = pytest.importorskip("pytorchcv.model_provider")  # after peers, which stands in for torchvision
     model = peers.randomize(provider.get_model("preresnet20_cifar10"))
     file, data = tmp_path / "preresnet20_cifar10.pth", tmp_path / "cifar10.npz"
     name = f"owner/converted-{next(numbers)}"
