@@ -138,6 +138,7 @@ def _parser():
     verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
     verb.add_argument("--train", action="store_true", help="training steps, too")
     verb.add_argument("--rounds", type=_positive, default=5, help="measurements of each (default: %(default)s)")
+    verb.add_argument("--seconds", type=float, default=2.0, help="of each measurement at least (default: %(default)s)")
     verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
     verb.add_argument("--json", metavar="FILE", help="write every measurement there")
     verb.add_argument("--plot", metavar="PNG", help="plot the ratios there")
@@ -549,7 +550,7 @@ def _benchmark(options):
     with Console(stderr=True).status("Starting") as status:
         found = benchmarking.compare(
             [*options.against, *options.names], tuple(options.batch_size or (1, 32)), works, options.rounds,
-            size=options.size, progress=status.update,
+            options.seconds, options.size, progress=status.update,
         )
     table = _table("Network", "Build (s)", "First call (s)", "Peak memory (GB)")
     for measurement in found:

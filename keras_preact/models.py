@@ -143,9 +143,10 @@ def _upstream(weight):
     if hub.is_address(weight.file):
         return weight.file
     name = f"{weight.architecture.lower()}-{weight.tag}.weights.h5"
+    download = "Download and unzip" if weight.file.endswith(".zip") else "Download"
     raise ValueError(
         f"The weights {weight.tag!r} of {weight.architecture} are published by another zoo, from where they are not "
-        f"fetched. Download {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
+        f"fetched. {download} {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
         f"{weight.source} FILE --output {name}`, and give weights={name!r}."
     )
 
