@@ -275,7 +275,7 @@ def test_a_spoilt_file_of_timm_is_not_converted(timm_repository, server):
 
 
 def test_weights_of_another_zoo_that_are_not_on_the_hub_say_how_to_get_them(server):
-    pattern = r"Download and unzip https://github.com/osmr.*preresnet200b.*\(sha1:94152.*\), run `keras-preact convert pytorchcv"
+    pattern = r"Download and unzip https://github.com/osmr.*preresnet200b.*\(sha1:94152.*\), run `keras-preact convert"
     with pytest.raises(ValueError, match="'imagenet' of PreActResNet200 are published by another zoo.*" + pattern):
         kp.PreActResNet200(weights="imagenet")
     assert not server.requests
