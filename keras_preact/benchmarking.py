@@ -5,7 +5,6 @@ import multiprocessing
 import statistics
 import sys
 import time
-from pathlib import Path
 
 from keras_preact import runs
 from keras_preact.architectures import CONFIGS
@@ -187,22 +186,15 @@ def summary(found):
 
 def plot(found, path):
     """Draws the ratios to the first contestant, median and range, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     cases = [(work, batch) for work, of_batch in found[0].speeds.items() for batch in of_batch]
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(cases) * len(found)), layout="constrained")
-    for i, measurement in enumerate(found):
-        ratios = [measurement.ratios(found[0], *case) for case in cases]
-        middle = [statistics.median(r) for r in ratios]
-        spread = [[m - min(r) for m, r in zip(middle, ratios)], [max(r) - m for m, r in zip(middle, ratios)]]
-        places = [j + 0.8 * i / len(found) for j in range(len(cases))]
-        axes.barh(places, middle, 0.8 / len(found), xerr=spread, label=measurement.name)
-    axes.set_yticks([j + 0.4 for j in range(len(cases))], [f"{work}, batch {batch}" for work, batch in cases])
-    axes.axvline(1, color="black", linewidth=0.5)
-    axes.set(xlabel=f"images per second over those of {found[0].name}")
-    axes.legend()
-    runs.replace(Path(path), lambda new: figure.savefig(new, dpi=100))
-    plt.close(figure)
+    with runs.drawing(path, figsize=(8, 1 + 0.4 * len(cases) * len(found))) as (_, axes):
+        for i, measurement in enumerate(found):
+            ratios = [measurement.ratios(found[0], *case) for case in cases]
+            middle = [statistics.median(r) for r in ratios]
+            spread = [[m - min(r) for m, r in zip(middle, ratios)], [max(r) - m for m, r in zip(middle, ratios)]]
+            places = [j + 0.8 * i / len(found) for j in range(len(cases))]
+            axes.barh(places, middle, 0.8 / len(found), xerr=spread, label=measurement.name)
+        axes.set_yticks([j + 0.4 for j in range(len(cases))], [f"{work}, batch {batch}" for work, batch in cases])
+        axes.axvline(1, color="black", linewidth=0.5)
+        axes.set(xlabel=f"images per second over those of {found[0].name}")
+        axes.legend()

@@ -406,7 +406,7 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import Preprocessing, evaluation, from_hub, pretrained, runs
+    from keras_preact import evaluation, from_hub, pretrained, runs
 
     name = options.model
     if options.model.startswith("hf://"):
@@ -414,7 +414,7 @@ def _evaluate(options):
         preprocessing = model.preprocessing
     elif (Path(options.model) / runs.RUN).exists():
         model, run = runs.load_run(options.model, (None, None, 3))
-        name, preprocessing = run["model"], Preprocessing(**run["data"]["preprocessing"])
+        name, preprocessing = run["model"], model.preprocessing
     else:
         build = _builder(options.model)
         if options.weights is None:
@@ -494,11 +494,10 @@ def _push(options):
 def _export(options):
     import numpy as np
 
-    from keras_preact import Preprocessing, export, load_image, runs
+    from keras_preact import export, load_image, runs
 
     if (Path(options.model) / runs.RUN).exists():
-        model, run = runs.load_run(options.model)
-        model.preprocessing, model.labels = Preprocessing(**run["data"]["preprocessing"]), run["labels"]
+        model, _ = runs.load_run(options.model)
     elif options.model.startswith("hf://"):
         model = _trained(None, options.model)
     elif options.weights is None:

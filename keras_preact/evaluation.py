@@ -5,9 +5,9 @@ import sys
 import keras
 import numpy as np
 
-from keras_preact import datasets
+from keras_preact import datasets, runs
 from keras_preact.checks import check_choice
-from keras_preact.preprocessing import VIEWS, image_shape, normalize, to_data_format
+from keras_preact.preprocessing import VIEWS, normalize, to_data_format
 
 LAST = "channels_last"
 
@@ -61,29 +61,22 @@ class Report:
 
     def plot(self, path):
         """Writes the confusion matrix, each row in percent of its class, as a PNG."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
         n = len(self.labels)
         side = min(3 + 0.4 * n, 20)
-        figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
         share = 100 * self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        axes.set(
-            xticks=range(n), yticks=range(n), yticklabels=self.labels, xlabel="predicted", ylabel="true",
-            title=f"{self.dataset}: {self.top1_error:.2f} % error",
-        )
-        axes.set_xticklabels(self.labels, rotation=90)
-        if n <= 20:
-            for (row, column), value in np.ndenumerate(share):
-                axes.text(
-                    column, row, f"{value:.1f}", ha="center", va="center", fontsize=7,
-                    color="white" if value > 50 else "black",
-                )
-        figure.savefig(path, dpi=100)
-        plt.close(figure)
+        with runs.drawing(path, figsize=(side, side)) as (_, axes):
+            axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+            axes.set(
+                xticks=range(n), yticks=range(n), yticklabels=self.labels, xlabel="predicted", ylabel="true",
+                title=f"{self.dataset}: {self.top1_error:.2f} % error",
+            )
+            axes.set_xticklabels(self.labels, rotation=90)
+            if n <= 20:
+                for (row, column), value in np.ndenumerate(share):
+                    axes.text(
+                        column, row, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                        color="white" if value > 50 else "black",
+                    )
 
 
 def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=None, batch_size=None, verbose="auto"):
@@ -111,7 +104,7 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
     data = datasets.load(data)
     preprocessing = preprocessing or data.preprocessing
     preprocessing = _cropped(preprocessing, crop, resize, data)
-    shape = image_shape(*preprocessing.size, len(preprocessing.mean))
+    shape = preprocessing.input_shape
     if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):
         raise ValueError(
             f"The network takes images of shape {model.input_shape[1:]} and the views have {shape}; build it with "

@@ -8,7 +8,6 @@ from pathlib import Path
 from keras_preact import evaluation, recipes, runs, training
 from keras_preact.checks import check_choice
 from keras_preact.networks import NetworkConfig
-from keras_preact.preprocessing import Preprocessing
 
 DIVERGED = "diverged.txt"
 FAIL = 20.0  # percent; the paper writes "fail" for a higher error
@@ -45,8 +44,8 @@ class Experiment:
     @property
     def run(self):
         """Name of the training run, which rows share that differ in nothing it depends on."""
-        config, default = self.config, NetworkConfig((1,), (1,))
-        join = config.join if config.join != default.join else ()
+        config = self.config
+        join = config.join if config.join != ("plain",) else ()
         parts = (
             self.data, config.depth, config.unit, config.order, config.shortcut, *join,
             *(() if self.recipe == "cifar_paper" else (self.recipe,)),
@@ -189,8 +188,7 @@ def reproduce(experiments, output="runs/paper", seeds=5, scale=1.0, data_dir=Non
         if verbose:
             print(f"[{i}/{seeds * len(of_run)}] {folder}", flush=True)
         data = _data(experiment.data, data_dir)
-        if not (folder / DIVERGED).exists():
-            _train(experiment.config, data, recipe, folder, seed, engine, verbose)
+        _train(experiment.config, data, recipe, folder, seed, engine, verbose)
         for experiment in of_run[name]:
             if experiment.test and (folder / runs.FINAL).exists():
                 _measure(experiment, folder, data, verbose)
@@ -199,12 +197,13 @@ def reproduce(experiments, output="runs/paper", seeds=5, scale=1.0, data_dir=Non
 
 
 def _data(name, data_dir):
-    found = (path for path in (Path(data_dir or "", f"{name}.npz"), Path(data_dir or "", name)) if path.exists())
-    return next(found, name) if data_dir else name
+    if data_dir is None:
+        return name
+    return next((path for path in (Path(data_dir, f"{name}.npz"), Path(data_dir, name)) if path.exists()), name)
 
 
 def _train(config, data, recipe, folder, seed, engine, verbose):
-    if (folder / runs.FINAL).exists():
+    if (folder / runs.FINAL).exists() or (folder / DIVERGED).exists():
         return
     try:
         training.train(config, data, recipe, folder, seed, engine, verbose=verbose)
@@ -218,10 +217,9 @@ def _measure(experiment, folder, data, verbose):
     path = folder / _measured(experiment)
     if path.exists():
         return
-    model, run = runs.load_run(folder, (None, None, 3))
+    model, _ = runs.load_run(folder, (None, None, 3))
     crop, resize = experiment.test
-    preprocessing = Preprocessing(**run["data"]["preprocessing"])
-    measured = evaluation.evaluate(model, data, preprocessing, crop=crop, resize=resize, verbose=verbose)
+    measured = evaluation.evaluate(model, data, model.preprocessing, crop=crop, resize=resize, verbose=verbose)
     errors = {"top1_error": measured.top1_error, "top5_error": measured.top5_error}
     runs.replace(path, lambda new: new.write_text(json.dumps(errors) + "\n"))
 

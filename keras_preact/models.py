@@ -88,8 +88,7 @@ def _build(architecture, weights, classes, **arguments):
     layers = pretrained.read(path)
     arguments["config"] = getattr(known, "config", arguments["config"])
     if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
-        size, channels = known.preprocessing.size, len(known.preprocessing.mean)
-        arguments["input_shape"] = (channels, *size) if channel_axis() == 1 else (*size, channels)
+        arguments["input_shape"] = known.preprocessing.input_shape
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -321,9 +320,10 @@ def pull(name):
         except hub.NotOurs:
             return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
-    others = [weight for weight in pretrained.upstream() if weight.architecture in _matching(name)]
+    names = _matching(name)
     return [pretrained.verified(weight) for weight in list_weights(name)] + [
-        _converted(weight.file) for weight in others if hub.is_address(weight.file)
+        _converted(weight.file) for weight in pretrained.upstream()
+        if weight.architecture in names and hub.is_address(weight.file)
     ]
 
 

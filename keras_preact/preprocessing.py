@@ -13,6 +13,7 @@ from keras_preact.checks import check_choice
 
 AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIEWS = ("single", "flip", "ten_crop")
 
 CIFAR_LABELS = {

@@ -12,7 +12,7 @@ import numpy as np
 from keras_preact import card, hub, pretrained, runs
 from keras_preact.metadata import Metadata
 from keras_preact.networks import NetworkConfig, ResNet
-from keras_preact.preprocessing import Preprocessing, normalize
+from keras_preact.preprocessing import normalize
 
 CARD, GOLDEN = "README.md", "golden.npz"
 SELECTION = "last epoch"
@@ -80,7 +80,7 @@ def _of_run(folder):
     log = runs.read_log(folder / runs.LOG)
     if not log:
         raise ValueError(f"{folder} has no {runs.LOG}, which tells the error that is published with the network.")
-    preprocessing = Preprocessing(**run["data"]["preprocessing"])
+    preprocessing = model.preprocessing
     crop = "x".join(map(str, preprocessing.size))
     if preprocessing.crop < 1:
         crop += f" of images whose shorter side is {round(min(preprocessing.size) / preprocessing.crop)}"

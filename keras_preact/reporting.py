@@ -17,9 +17,6 @@ FIGURES = {
     "fig6left": ("Fig. 6, left", "table2", ("original, ResNet-110", "bn after addition, ResNet-110")),
     "fig6right": ("Fig. 6, right", "table2", ("original, ResNet-164", "full preactivation, ResNet-164")),
 }
-COLUMNS = (
-    "table", "row", "data", "published_error", "epochs", "full_length", "runs", "median", "mean", "std", "errors",
-)
 
 
 def report(output="runs/paper"):
@@ -57,12 +54,12 @@ def report(output="runs/paper"):
 
 
 def _row(experiment, result):
-    values = (
-        experiment.table, experiment.row, experiment.data, experiment.published, result.epochs, result.full,
-        len(result.errors), f"{result.median:.2f}", f"{result.mean:.2f}", f"{result.std:.2f}",
-        " ".join(f"{error:.2f}" for error in result.errors.values()),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "table": experiment.table, "row": experiment.row, "data": experiment.data,
+        "published_error": experiment.published, "epochs": result.epochs, "full_length": result.full,
+        "runs": len(result.errors), "median": f"{result.median:.2f}", "mean": f"{result.mean:.2f}",
+        "std": f"{result.std:.2f}", "errors": " ".join(f"{error:.2f}" for error in result.errors.values()),
+    }
 
 
 def _figures(output, found):
@@ -100,16 +97,9 @@ def _depths(output, found):
     points = {order: points[order] for order in ("original", "full_preactivation") if order in points}
     if not points:
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for order, of_depth in points.items():
-        axes.semilogx(*zip(*sorted(of_depth.items())), "o-", label=order.replace("_", " "))
-    axes.set(xlabel="layers", ylabel="test error (%)", title="CIFAR-10, median of full-length runs")
-    axes.legend()
-    runs.replace(output / "depth.png", lambda new: figure.savefig(new, dpi=100))
-    plt.close(figure)
+    with runs.drawing(output / "depth.png", figsize=(6, 4)) as (_, axes):
+        for order, of_depth in points.items():
+            axes.semilogx(*zip(*sorted(of_depth.items())), "o-", label=order.replace("_", " "))
+        axes.set(xlabel="layers", ylabel="test error (%)", title="CIFAR-10, median of full-length runs")
+        axes.legend()
     yield "depth"

@@ -1,8 +1,10 @@
 """The folder of a training run: what it holds, and writing it so that a kill at any moment leaves it whole."""
 import csv
+import importlib.util
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_preact import pretrained
@@ -66,6 +68,20 @@ def replace(path, write):
     os.replace(new, path)
 
 
+@contextmanager
+def drawing(path, *args, **kwargs):
+    """Yields the figure and axes of `plt.subplots(*args, **kwargs)`, and writes them as a PNG, whole or not at all."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(*args, layout="constrained", **kwargs)
+    yield figure, axes
+    replace(Path(path), lambda new: figure.savefig(new, dpi=100))
+    plt.close(figure)
+
+
 def plot(logs, path, title, measured="test"):
     """Writes a PNG of curves in the style of the paper's Figs. 1, 3 and 6; nothing where Matplotlib is missing.
 
@@ -75,28 +91,20 @@ def plot(logs, path, title, measured="test"):
         title: of the plot.
         measured: what the error was measured on.
     """
-    try:
-        import matplotlib
-    except ImportError:
+    if not importlib.util.find_spec("matplotlib"):
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, left = plt.subplots(figsize=(6, 4))
-    right = left.twinx()
-    for i, (label, log) in enumerate(logs.items()):
-        epochs = [int(row["epoch"]) for row in log]
-        colour = f"C{i}"
-        left.semilogy(epochs, [float(row["loss"]) for row in log], colour, linestyle="--")
-        right.plot(epochs, [float(row["test_error"]) for row in log], colour, label=label)
-    left.set(xlabel="epoch", ylabel="training loss (dashed)", title=title)
-    right.set(ylabel=f"{measured} error (%)", ylim=(0, None))
-    if len(logs) > 1:
-        right.legend(loc="upper right")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    figure.tight_layout()
-    replace(Path(path), lambda new: figure.savefig(new, dpi=100))
-    plt.close(figure)
+    with drawing(path, figsize=(6, 4)) as (_, left):
+        right = left.twinx()
+        for i, (label, log) in enumerate(logs.items()):
+            epochs = [int(row["epoch"]) for row in log]
+            colour = f"C{i}"
+            left.semilogy(epochs, [float(row["loss"]) for row in log], colour, linestyle="--")
+            right.plot(epochs, [float(row["test_error"]) for row in log], colour, label=label)
+        left.set(xlabel="epoch", ylabel="training loss (dashed)", title=title)
+        right.set(ylabel=f"{measured} error (%)", ylim=(0, None))
+        if len(logs) > 1:
+            right.legend(loc="upper right")
+        left.xaxis.get_major_locator().set_params(integer=True)
 
 
 def read_run(folder):
@@ -106,6 +114,8 @@ def read_run(folder):
 
 def load_run(folder, input_shape=None):
     """Returns (the network of a finished run with its final weights and a softmax, what run.json says of it).
+
+    The network has the attributes `preprocessing` and `labels`, as pretrained ones have.
 
     Args:
         folder: the `output` of `train`.
@@ -119,7 +129,9 @@ def load_run(folder, input_shape=None):
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = read_run(folder)
     layers = pretrained.read(folder / FINAL)
-    shape = input_shape or Preprocessing(**run["data"]["preprocessing"]).input_shape
+    preprocessing = Preprocessing(**run["data"]["preprocessing"])
+    shape = input_shape or preprocessing.input_shape
     model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
     pretrained.assign(model, layers, folder / FINAL)
+    model.preprocessing, model.labels = preprocessing, tuple(run["labels"])
     return model, run

@@ -1,5 +1,4 @@
 """How signals and gradients pass through the units of a network: the paper's argument, Eqns. 4 to 8, made visible."""
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -89,26 +88,20 @@ def plot(path, depth=110, data=None, steps=0, seed=1):
     Returns:
         {(panel, label): `Signals`}
     """
-    import matplotlib
     from rich.console import Console
     from rich.progress import track
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
     unit = "basic" if (depth - 2) % 6 == 0 else "bottleneck"
     cases = [(panel, label, changes) for panel, labels in PANELS.items() for label, changes in labels.items()]
     found = {}
     for panel, label, changes in track(cases, "Measuring", console=Console(stderr=True), transient=True):
         found[panel, label] = measure(NetworkConfig.cifar(depth, unit, **changes), data, steps, seed)
-    figure, axes = plt.subplots(2, len(PANELS), figsize=(6 * len(PANELS), 7), sharex=True, layout="constrained")
-    for column, panel in zip(axes.T, PANELS):
-        for label in PANELS[panel]:
-            for axis, values in zip(column, found[panel, label]):
-                axis.semilogy(range(1, len(values) + 1), values, label=label)
-        column[0].set(title=f"{panel}, {depth} layers, after {steps} steps", ylabel="output of the unit (RMS)")
-        column[1].set(xlabel="residual unit", ylabel="gradient of the loss (RMS)")
-        column[0].legend(fontsize="small")
-    runs.replace(Path(path), lambda new: figure.savefig(new, dpi=100))
-    plt.close(figure)
+    with runs.drawing(path, 2, len(PANELS), figsize=(6 * len(PANELS), 7), sharex=True) as (_, axes):
+        for column, panel in zip(axes.T, PANELS):
+            for label in PANELS[panel]:
+                for axis, values in zip(column, found[panel, label]):
+                    axis.semilogy(range(1, len(values) + 1), values, label=label)
+            column[0].set(title=f"{panel}, {depth} layers, after {steps} steps", ylabel="output of the unit (RMS)")
+            column[1].set(xlabel="residual unit", ylabel="gradient of the loss (RMS)")
+            column[0].legend(fontsize="small")
     return found

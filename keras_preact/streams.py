@@ -12,9 +12,17 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from keras_preact.preprocessing import Preprocessing, normalize, resize_image, to_data_format, views_of
+from keras_preact.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+    normalize,
+    resize_image,
+    to_data_format,
+    views_of,
+)
 
-IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 224 / 256, "bicubic")
+IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 224 / 256, "bicubic")
 BUFFER = 4096  # encoded images that are shuffled at a time, from files in random order
 
 
@@ -187,7 +195,6 @@ class Stream:
         import tensorflow as tf
 
         targets = np.eye(len(self.labels), dtype="float32")
-
         index, count = part
         size = self.test_images // count
         source = self.test.range(index * size, (index + 1) * size)
@@ -196,9 +203,8 @@ class Stream:
             for images, labels in read_views(source, "single", self.preprocessing, batch):
                 yield to_data_format(normalize(images[:, 0], self.preprocessing, "channels_last")), targets[labels]
 
-        image, target = next(batches())
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=(
-            tf.TensorSpec((None, *image.shape[1:]), image.dtype), tf.TensorSpec((None, *target.shape[1:]), target.dtype)
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=tuple(
+            tf.TensorSpec((None, *shape), "float32") for shape in (self.preprocessing.input_shape, targets.shape[1:])
         ))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch))).prefetch(2)
         return {"validation_data": dataset}

@@ -12,6 +12,8 @@ import reference
 import keras_preact
 from keras_preact.networks import NetworkConfig, ResNet
 
+HALF = keras_preact.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
+LABELS = ("a", "b", "c", "d", "e")
 PACKAGE_PARENT = Path(keras_preact.__file__).parent.parent
 
 

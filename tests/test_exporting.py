@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import run_python, tiny
+from helpers import HALF, LABELS, run_python, tiny
 
 import keras_preact as kp
 from keras_preact import exporting, inference
@@ -15,8 +15,6 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 
 IMAGES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.png"))
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "litert_int8": ".tflite", "openvino": ".xml"}
-HALF = kp.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
-LABELS = ("a", "b", "c", "d", "e")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import serving_rules
-from helpers import build, randomize, run_python, tiny
+from helpers import HALF, LABELS, build, randomize, run_python, tiny
 from PIL import Image
 
 import keras_preact as kp
@@ -22,8 +22,6 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "examples" / "images").glob("*.png"))
 PHOTO = Image.open(ROOT / "tests" / "data" / "cifar10_sample.webp").convert("RGB")
-HALF = kp.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
-LABELS = ("a", "b", "c", "d", "e")
 
 
 @pytest.fixture(scope="module")

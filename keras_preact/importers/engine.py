@@ -7,8 +7,7 @@ from keras_preact import pretrained
 from keras_preact.architectures import CONFIGS, builder_name
 from keras_preact.metadata import Metadata
 from keras_preact.networks import UNITS, NetworkConfig, ResNet
-from keras_preact.preprocessing import LABELS, Preprocessing
-from keras_preact.units import channel_axis
+from keras_preact.preprocessing import LABELS, Preprocessing, image_shape
 
 # What the variables of a layer are called, theirs to ours, by the kind of layer.
 KERAS = {kind: dict(zip(names, names)) for kind, names in {
@@ -19,8 +18,6 @@ TORCH = {
     "conv": dict(zip(("weight", "bias"), KERAS["conv"])),
 }
 IGNORED = ("num_batches_tracked",)  # counted by Torch in training, of no effect on the outputs
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +148,7 @@ def convert(upstream, source, where, **network):
         ])
 
     channels, classes = found["stem_conv", "kernel"].shape[2], found[pretrained.HEAD, "kernel"].shape[1]
-    shape = (channels, None, None) if channel_axis() == 1 else (None, None, channels)
+    shape = image_shape(None, None, channels)
     model = ResNet(config, **{"input_shape": shape, "classes": classes, "name": architecture.lower()} | network)
     layers = [layer for layer in model.layers if layer.weights]
     wanted = {(layer.name, variable.name): tuple(variable.shape) for layer in layers for variable in layer.weights}

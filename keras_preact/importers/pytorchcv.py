@@ -3,8 +3,8 @@ import re
 from collections.abc import Mapping
 
 from keras_preact.importers import files
-from keras_preact.importers.engine import IMAGENET_MEAN, IMAGENET_STD, KERAS, TORCH, Upstream
-from keras_preact.preprocessing import Preprocessing
+from keras_preact.importers.engine import KERAS, TORCH, Upstream
+from keras_preact.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 OBJECTS = (Mapping,)  # what `convert` takes besides files
 UNITS = {

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_preact.importers.engine import IMAGENET_MEAN, IMAGENET_STD, TORCH, Upstream
-from keras_preact.preprocessing import Preprocessing
+from keras_preact.importers.engine import TORCH, Upstream
+from keras_preact.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 OBJECTS = ()  # what `convert` takes besides files
 CONV, BN = "SpatialConvolution", "SpatialBatchNormalization"
