@@ -73,7 +73,7 @@ class Data:
         """Returns what `fit` measures on: normalized test images and one-hot targets, or one of equal parts of them."""
         images = normalize(share(self.x_test, part), self.preprocessing, "channels_last")
         targets = np.eye(len(self.labels), dtype="float32")[share(self.y_test, part)]
-        return {"validation_data": (to_data_format(images), targets), "validation_batch_size": batch}
+        return {"validation_data": TestBatches(to_data_format(images), targets, batch)}
 
     def test_views(self, views, preprocessing, batch):
         """Yields (uint8 images of shape (n, views, height, width, channels), labels) of the test images."""
@@ -310,7 +310,33 @@ def mix_up(images, targets, alpha, rng):
     return factor * images + (1 - factor) * images[other], factor * targets + (1 - factor) * targets[other]
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class _Batches(keras.utils.PyDataset):
+    """Batches that Keras asks for in threads of its own.
+
+    Where it does not, it leaves the autotuning of tf.data on, whose thread sleeps for times that double; the end of each
+    pass may wait for that thread as long as the whole pass took.
+    """
+
+    def __init__(self):
+        super().__init__(workers=2)
+
+
+class TestBatches(_Batches):
+    """Batches of `batch` images with their targets; the last one may be smaller."""
+
+    def __init__(self, images, targets, batch):
+        super().__init__()
+        self.images, self.targets, self.batch = images, targets, batch
+
+    def __len__(self):
+        return -(-len(self.images) // self.batch)
+
+    def __getitem__(self, i):
+        part = slice(i * self.batch, (i + 1) * self.batch)
+        return self.images[part], self.targets[part]
+
+
+class TrainingBatches(_Batches):
     """Shuffled, augmented batches: normalized images and one-hot targets. A last batch that is not full is left out.
 
     Args:

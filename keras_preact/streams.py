@@ -207,7 +207,9 @@ class Stream:
             tf.TensorSpec((None, *shape), "float32") for shape in (self.preprocessing.input_shape, targets.shape[1:])
         ))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch))).prefetch(2)
-        return {"validation_data": dataset}
+        options = tf.data.Options()
+        options.autotune.enabled = False  # as for the batches of `datasets`
+        return {"validation_data": dataset.with_options(options)}
 
     def test_views(self, views, preprocessing, batch):
         """Yields (uint8 images of shape (n, views, height, width, 3), labels), as `preprocessing` resizes and crops.

@@ -184,3 +184,24 @@ def test_targets_are_one_hot_and_smoothed_as_asked():
     np.testing.assert_array_equal(targets.argmax(1), value % 4)
     _, smooth = TrainingBatches(data, dataclasses.replace(RECIPE, label_smoothing=0.1), seed=0)[0]
     np.testing.assert_allclose(np.sort(smooth[0]), [0.025, 0.025, 0.025, 0.925], rtol=1e-6)
+
+
+def test_test_batches_hold_every_image_once_in_order():
+    data = datasets.load(arrays() | {"x_test": arrays(11)["x_train"], "y_test": arrays(11)["y_train"]})
+    batches = data.validation(4)["validation_data"]
+    parts = [batches[i] for i in range(len(batches))]
+    assert [len(images) for images, _ in parts] == [len(targets) for _, targets in parts] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate([targets for _, targets in parts]).argmax(1), data.y_test)
+
+
+def test_no_pass_waits_for_the_tuning_of_tf_data():
+    pytest.importorskip("tensorflow")
+    from keras.src.trainers.data_adapters import get_data_adapter
+
+    data = datasets.load(arrays())
+    for batches in (data.training(RECIPE, seed=0)["x"], data.validation(4)["validation_data"]):
+        adapter = get_data_adapter(batches)
+        try:
+            assert adapter.get_tf_dataset().options().autotune.enabled is False
+        finally:
+            adapter.enqueuer.stop()
