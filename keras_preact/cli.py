@@ -12,6 +12,7 @@ from pathlib import Path
 
 BATCH = 64  # images
 BACKENDS = ("tensorflow", "jax", "torch")
+SWITCH = {"auto": "auto", "on": True, "off": False}
 
 
 def main(arguments=None):
@@ -166,9 +167,10 @@ def _add_model(verb):
 def _add_engine(verb):
     verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
-    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
+    verb.add_argument("--xla", choices=SWITCH, default="auto", help="compile by XLA (default: auto)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
     verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
+    verb.add_argument("--loop", choices=SWITCH, default="auto", help="alike units as one loop (default: auto)")
     verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
 
 
@@ -389,8 +391,8 @@ def _engine(options):
     from keras_preact import training
 
     return training.Engine(
-        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm, options.rematerialize,
+        options.strategy, options.precision, SWITCH[options.xla], options.steps_per_execution, options.batch_norm,
+        options.rematerialize, SWITCH[options.loop],
     )
 
 
