@@ -1,4 +1,5 @@
 """Networks whose units run as one loop: what plain ones compute, and the same files."""
+import json
 from types import SimpleNamespace
 
 import keras
@@ -38,11 +39,12 @@ def float64(monkeypatch):
     if keras.backend.backend() == "jax":
         import jax
 
-        # Keras would normalize in float32.
-        result_type = keras.src.backend.result_type
-        monkeypatch.setattr(
-            keras.src.backend, "result_type", lambda *types: "float64" if "float64" in types else result_type(*types),
-        )
+        # Keras would normalize and take means in float32.
+        for module in keras.src.backend, keras.src.backend.common.dtypes:
+            monkeypatch.setattr(
+                module, "result_type",
+                lambda *types, before=module.result_type: "float64" if "float64" in types else before(*types),
+            )
         jax.config.update("jax_enable_x64", True)
     yield
     keras.config.set_floatx(before[0])
@@ -126,6 +128,11 @@ def test_a_run_goes_on_in_the_other_form(first, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training._Epochs, "on_epoch_end", die)
         run("resumed", first)
+    # Runs that were started before there was the choice say nothing of it.
+    path = tmp_path / "resumed" / "run.json"
+    before = json.loads(path.read_text())
+    assert before["engine"].pop("loop") is first
+    path.write_text(json.dumps(before))
     resumed_log, resumed = run("resumed", not first)
     assert [row["loss"] for row in log] == [row["loss"] for row in resumed_log]
     assert_same(resumed, weights)
