@@ -18,8 +18,8 @@ def looped(network, config, rematerialize=False, base=keras.Model):
     the state of its optimizer.
 
     Args:
-        network: a functional model with a top and without activation; both forms are to be compiled with an optimizer
-            of their own.
+        network: a functional model with a top and without activation; both forms are to be compiled, each with an SGD
+            of its own.
         config: the `NetworkConfig` it was built from.
         rematerialize: whether units run in blocks of about the square root of their number, of which only what enters
             is kept; the rest is computed again when the gradients reach it (Chen et al. 2016, "Training Deep Nets with
@@ -70,27 +70,30 @@ def unrolled(network):
 
 def _pairs(model, network):
     """Yields (variable of the looped `model`, those of the plain `network` that it holds), optimizers' included."""
-    parts = {}
+    plain, parts = {layer.name: layer.variables for layer in network.layers}, {}
     for layer in model.layers:
         if isinstance(layer, Loop):
             for variable, (suffix, i) in zip(layer.variables, layer.slots):
-                parts[id(variable)] = [network.get_layer(unit.name + suffix).variables[i] for unit in layer.units]
-        else:
-            for i, variable in enumerate(layer.variables):
-                parts[id(variable)] = [network.get_layer(layer.name).variables[i]]
+                parts[id(variable)] = [plain[unit.name + suffix][i] for unit in layer.units]
+        elif layer.name in plain:
+            parts |= {id(variable): [part] for variable, part in zip(layer.variables, plain[layer.name])}
     for variable in model.variables:
         yield variable, parts[id(variable)]
     if not model.compiled:
         return
-    own, other = model.optimizer, network.optimizer
-    if not other.built:
-        other.build(network.trainable_variables)
-    momentums = dict(zip(map(id, network.trainable_variables), other.momentums))
-    for variable, momentum in zip(model.trainable_variables, own.momentums):
-        yield momentum, [momentums[id(part)] for part in parts[id(variable)]]
-    scalars = len(own.variables) - len(own.momentums)
-    for variable, part in zip(own.variables[:scalars], other.variables):
+    if not network.optimizer.built:
+        network.optimizer.build(network.trainable_variables)
+    own, others = _momentums(model), _momentums(network)
+    others = dict(zip(map(id, network.trainable_variables), others))
+    for variable, momentum in zip(model.trainable_variables, own):
+        yield momentum, [others[id(part)] for part in parts[id(variable)]]
+    scalars = len(model.optimizer.variables) - len(own)
+    for variable, part in zip(model.optimizer.variables[:scalars], network.optimizer.variables):
         yield variable, [part]
+
+
+def _momentums(model):
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer).momentums  # under that of mixed_float16
 
 
 class Loop(keras.layers.Layer):

@@ -20,7 +20,7 @@ RECIPE = Recipe(
     decay="kernels", padding=1,
 )
 NETWORKS = {order: NetworkConfig((3,), (4,), order=order) for order in ORDERS} | {
-    "deep": NetworkConfig((11, 3), (4, 6), unit="single"),
+    "deep": NetworkConfig((10, 3), (4, 6), unit="single"),  # nine alike: blocks of two, and one more
     "bottleneck": NetworkConfig((3, 3), (2, 3), unit="bottleneck", shortcut="project_on_change", use_bias=True),
     "projections": NetworkConfig((3,), (4,), order="original", shortcut="project_always"),
     "scaled": NetworkConfig((3,), (4,), join=("scaled", 0.5, 0.7)),
