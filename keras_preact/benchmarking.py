@@ -5,6 +5,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from types import SimpleNamespace
 
 from keras_preact import runs
 from keras_preact.architectures import CONFIGS
@@ -12,6 +13,7 @@ from keras_preact.checks import check_choice
 
 PEERS = "keras.applications:"
 SIMPLIFIED = ":simplified"
+FORMS = {"looped": {"loop": True}, "rematerialized": {"rematerialize": True}, "unrolled": {"loop": False}}
 
 
 @dataclasses.dataclass
@@ -85,6 +87,57 @@ def compare(names, batch_sizes=(1, 32), works=("predict",), rounds=5, seconds=1.
     finally:
         for contestant in contestants:
             contestant.stop()
+
+
+@dataclasses.dataclass
+class FirstStep:
+    """What it took until a network was training.
+
+    Args:
+        name: of the contestant.
+        batch: images in a step.
+        build: seconds to build and compile it, Keras imported before.
+        first_step: seconds from there to the end of the first training step.
+        step: seconds of the fastest of the three steps after it.
+        memory: peak of its process in bytes.
+    """
+
+    name: str
+    batch: int
+    build: float
+    first_step: float
+    step: float
+    memory: int
+
+
+def first_steps(names, batch=16, size=None, progress=print):
+    """Returns a `FirstStep` of each contestant, one after the other, each in a fresh process.
+
+    Args:
+        names: of builders, trained as plain Keras models; with the endings ":looped", ":rematerialized", both of them,
+            or ":unrolled" they are trained by the engine in that form.
+        batch: images in a step.
+        size: of the square images in pixels; default that of each network.
+        progress: is called with a text that tells what is measured now.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: a contestant failed; with its own message.
+    """
+    for name in names:
+        builder, *forms = name.split(":")
+        check_choice("name", builder, tuple(CONFIGS))
+        for form in forms:
+            check_choice("form", form, tuple(FORMS))
+    found = []
+    for name in names:
+        progress(f"{name}: first training steps")
+        contestant = _Contestant(name, size or CONFIGS[name.split(":")[0]].input_size[0])
+        try:
+            found.append(FirstStep(name, batch, *contestant.ask("start_training", batch), contestant.ask("memory")))
+        finally:
+            contestant.stop()
+    return found
 
 
 class _Contestant:
@@ -162,6 +215,35 @@ class _Worker:
         for _ in range(count):
             self.model.train_on_batch(images, labels)
         return time.perf_counter() - start
+
+    def start_training(self, batch):
+        import keras
+        import numpy as np
+
+        from keras_preact import models, recipes, training
+        from keras_preact.networks import deep_enough
+
+        builder, *forms = self.name.split(":")
+        shape, times = (self.size, self.size, 3), [time.perf_counter()]
+        classes = CONFIGS[builder].default_classes
+        if forms:
+            engine = {"loop": False} | {field: value for form in forms for field, value in FORMS[form].items()}
+            data, recipe = SimpleNamespace(image_shape=shape, labels=range(classes)), recipes.find("cifar_paper")
+            with deep_enough(CONFIGS[builder]):
+                self.model = training.compiled(CONFIGS[builder], data, recipe, 0.1, training.Engine(**engine))
+        else:
+            self.model = getattr(models, builder)(weights=None, input_shape=shape, classifier_activation=None)
+            self.model.compile(
+                keras.optimizers.SGD(0.1, 0.9), keras.losses.CategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax",
+            )
+        times.append(time.perf_counter())
+        images, targets = np.zeros((batch, *shape), "float32"), np.eye(classes, dtype="float32")[np.zeros(batch, int)]
+        for _ in range(4):
+            self.model.train_on_batch(images, targets)
+            times.append(time.perf_counter())
+        build, first, *others = (after - before for before, after in zip(times, times[1:]))
+        return build, first, min(others)
 
     def memory(self):
         import resource

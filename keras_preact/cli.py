@@ -12,6 +12,7 @@ from pathlib import Path
 
 BATCH = 64  # images
 BACKENDS = ("tensorflow", "jax", "torch")
+SWITCH = {"auto": "auto", "on": True, "off": False}
 
 
 def main(arguments=None):
@@ -137,6 +138,9 @@ def _parser():
                       help="what they are compared with, also keras.applications:ResNet50V2 (default: the first NAME)")
     verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
     verb.add_argument("--train", action="store_true", help="training steps, too")
+    verb.add_argument("--first-step", action="store_true",
+                      help="only the first training steps, from a fresh process each; also of NAME:looped, "
+                      "NAME:unrolled, NAME:rematerialized and NAME:looped:rematerialized")
     verb.add_argument("--rounds", type=_positive, default=5, help="measurements of each (default: %(default)s)")
     verb.add_argument("--seconds", type=float, default=2.0, help="of each measurement at least (default: %(default)s)")
     verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
@@ -166,9 +170,10 @@ def _add_model(verb):
 def _add_engine(verb):
     verb.add_argument("--strategy", default="none", help="none, mirrored, multi-worker or jax (default: %(default)s)")
     verb.add_argument("--precision", default="float32", help="Keras dtype policy (default: %(default)s)")
-    verb.add_argument("--xla", choices=("auto", "on", "off"), default="auto", help="compile by XLA (default: auto)")
+    verb.add_argument("--xla", choices=SWITCH, default="auto", help="compile by XLA (default: auto)")
     verb.add_argument("--steps-per-execution", type=_positive, default=1, help="steps in one call (default: 1)")
     verb.add_argument("--rematerialize", action="store_true", help="compute activations anew to save memory")
+    verb.add_argument("--loop", choices=SWITCH, default="auto", help="alike units as one loop (default: auto)")
     verb.add_argument("--batch-norm", default="replica", help="replica or synchronized (default: %(default)s)")
 
 
@@ -389,8 +394,8 @@ def _engine(options):
     from keras_preact import training
 
     return training.Engine(
-        options.strategy, options.precision, {"auto": "auto", "on": True, "off": False}[options.xla],
-        options.steps_per_execution, options.batch_norm, options.rematerialize,
+        options.strategy, options.precision, SWITCH[options.xla], options.steps_per_execution, options.batch_norm,
+        options.rematerialize, SWITCH[options.loop],
     )
 
 
@@ -545,6 +550,8 @@ def _benchmark(options):
 
     from keras_preact import benchmarking
 
+    if options.first_step:
+        return _first_steps(options)
     works = ("predict", "train") if options.train else ("predict",)
     with Console(stderr=True).status("Starting") as status:
         found = benchmarking.compare(
@@ -561,10 +568,38 @@ def _benchmark(options):
         table.add_row(*line)
     Console().print(table)
     if options.json:
-        Path(options.json).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
+        _write_json(options.json, found)
     if options.plot:
         benchmarking.plot(found, options.plot)
     return 0
+
+
+def _first_steps(options):
+    from rich.console import Console
+
+    from keras_preact import benchmarking
+
+    with Console(stderr=True).status("Starting") as status:
+        names = [*options.against, *options.names]
+        found = [
+            measured for batch in options.batch_size or (16,)
+            for measured in benchmarking.first_steps(names, batch, options.size, status.update)
+        ]
+    whole = f"Both over {names[0]}"
+    table = _table("Network", "Batch", "Build (s)", "First step (s)", whole, "Step (s)", "Peak memory (GB)")
+    for i, m in enumerate(found):
+        first = found[i - i % len(names)]
+        ratio = (m.build + m.first_step) / (first.build + first.first_step)
+        values = m.build, m.first_step, ratio, m.step, m.memory / 1e9
+        table.add_row(m.name, str(m.batch), *(f"{value:.2f}" for value in values))
+    Console().print(table)
+    if options.json:
+        _write_json(options.json, found)
+    return 0
+
+
+def _write_json(path, found):
+    Path(path).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
 
 
 def _signals(options):

@@ -243,12 +243,18 @@ def stem(x, config):
     return x
 
 
-def features(x, config):
-    """Returns the last feature map, after the closing activation."""
+def chain(x, units):
+    """Returns the output of `units`, one after the other."""
+    for unit in units:
+        x = residual_unit(x, unit)
+    return x
+
+
+def features(x, config, stage=chain):
+    """Returns the last feature map, after the closing activation; `stage` applies a list of units."""
     x = stem(x, config)
-    for stage in plan(config):
-        for unit in stage:
-            x = residual_unit(x, unit)
+    for units in plan(config):
+        x = stage(x, units)
     return activate(x, ORDERS[config.order].before, "closing_bn", "closing_relu", config.epsilon)
 
 

@@ -13,6 +13,7 @@ from keras_preact.preprocessing import Preprocessing
 
 RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
+WHERE = "environment", "loop"  # what a run may go on with another value of
 
 
 def claim(folder, run):
@@ -40,7 +41,7 @@ def claim(folder, run):
 def _differences(before, now, name=""):
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            if key != "environment":
+            if key not in WHERE:
                 yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield f"{name}: {before!r} before, {now!r} now"

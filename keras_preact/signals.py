@@ -48,7 +48,7 @@ def measure(config, data=None, steps=0, seed=1):
     recipe = recipes.find("cifar_paper")
     data = _noise(config) if data is None else datasets.load(data, config.input_size)
     with deep_enough(config):
-        network = training.compiled(config, data, recipe, recipe.warmup_rate, training.Engine())
+        network = training.compiled(config, data, recipe, recipe.warmup_rate, training.Engine(loop=False))
         batches = datasets.TrainingBatches(data, recipe, seed)
         for step in range(steps):
             network.train_on_batch(*batches[step % len(batches)])

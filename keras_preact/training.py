@@ -15,6 +15,7 @@ import keras
 from keras_preact import datasets, models, recipes, runs, streams
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
+from keras_preact.looping import SCANS, looped, unrolled
 from keras_preact.networks import NetworkConfig, ResNet, deep_enough
 from keras_preact.preprocessing import image_shape
 from keras_preact.rematerialization import rematerialized
@@ -41,6 +42,10 @@ class Engine:
         batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
         rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
             root of the depth.
+        loop: whether units that are alike are one loop over stacked weights, for which the step is compiled in a
+            fraction of the time and memory; TensorFlow and JAX, on one device or with the strategy "jax". "auto" for
+            the depths at which it was measured to win. Files are the same, so that a run can go on in the other form.
+            Networks with dropout are not looped where activations are rematerialized.
     """
 
     strategy: str = "none"
@@ -49,11 +54,35 @@ class Engine:
     steps_per_execution: int = 1
     batch_norm: str = "replica"
     rematerialize: bool = False
+    loop: bool | str = "auto"
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
+        check_choice("loop", self.loop, (True, False, "auto"))
+        if self.loop is True and not self._can_loop():
+            raise ValueError(
+                f"loop=True wants the strategy 'none' or 'jax', on one of the backends {', '.join(SCANS)}. "
+                f"Received: strategy={self.strategy!r} on {keras.backend.backend()!r}"
+            )
+
+    def _can_loop(self):
+        return self.strategy in ("none", "jax") and keras.backend.backend() in SCANS
+
+    def loops(self, config):
+        """Returns whether the network of `config` is trained in its looped form."""
+        if config.join[0] == "dropout" and self.rematerialize:
+            return False
+        if self.loop != "auto":
+            return self.loop
+        if not self._can_loop():
+            return False
+        if keras.backend.backend() == "jax":
+            # On CPUs XLA does not thread what is inside a loop; without, it runs out of memory while it compiles.
+            return config.depth >= (100 if _accelerators() else 500)
+        # XLA would compile every unit by itself, loop or not.
+        return config.depth >= 100 and not _jit(self.jit_compile)
 
 
 class SGD(keras.optimizers.SGD):
@@ -145,7 +174,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
                     callbacks=_callbacks(folder, rates, data.train_images, devices),
                 )
             # The same graph without its optimizer.
-            _save(keras.Model(network.inputs, network.outputs), folder / runs.FINAL, devices.chief)
+            plain = unrolled(network)
+            _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
     finally:
         keras.config.set_dtype_policy(policy)
     log = runs.read_log(folder / runs.LOG)
@@ -211,22 +241,31 @@ def _devices():
 def compiled(config, data, recipe, rates, engine, model=keras.Model):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
-    if engine.rematerialize:
-        model = rematerialized(model)
-    if model is not keras.Model:
-        network = model(network.inputs, network.outputs, name=network.name)
+    if engine.loops(config):
+        forms = network, looped(network, config, engine.rematerialize, model)
+    else:
+        if engine.rematerialize:
+            model = rematerialized(model)
+        if model is not keras.Model:
+            network = model(network.inputs, network.outputs, name=network.name)
+        forms = network,
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = engine.batch_norm == "synchronized"
-    network.compile(
-        SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=_jit(engine.jit_compile),
-        steps_per_execution=engine.steps_per_execution,
-    )
-    network.optimizer.build(network.trainable_variables)
-    return network
+    for form in forms:
+        form.compile(
+            SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=_jit(engine.jit_compile),
+            steps_per_execution=engine.steps_per_execution,
+        )
+    form.optimizer.build(form.trainable_variables)
+    return form
+
+
+def _accelerators():
+    return [device for device in _devices() if not device.startswith("cpu")]
 
 
 def _jit(wish):

@@ -71,10 +71,11 @@ def test_backends_agree_and_read_each_others_weights(backend, expected):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
-def test_training_works_on_jax_without_tensorflow(tmp_path):
+@pytest.mark.parametrize("module", ["test_training", "test_looping"])
+def test_training_works_on_jax_without_tensorflow(module, tmp_path):
     run_python("""
 import sys
 sys.modules["tensorflow"] = None
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1]]))
-""", Path(__file__).parent / "test_training.py", cwd=tmp_path, KERAS_BACKEND="jax")
+""", Path(__file__).parent / f"{module}.py", cwd=tmp_path, KERAS_BACKEND="jax")

@@ -36,3 +36,17 @@ def test_networks_are_compared_in_processes_of_their_own(tmp_path, capsys):
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(RuntimeError, match="keras.applications:VGG99: AttributeError"):
         benchmarking.compare(["keras.applications:VGG99"], progress=lambda text: None)
+
+
+@pytest.mark.slow
+def test_first_steps_of_each_form(tmp_path, capsys):
+    names = ["PreActResNet20", "PreActResNet20:looped:rematerialized"]
+    arguments = ["--first-step", "--batch-size", "2", "--size", "8", "--json", str(tmp_path / "b.json")]
+    assert cli.main(["benchmark", *names, *arguments]) == 0
+    plain, looped = json.loads((tmp_path / "b.json").read_text())
+    assert [plain["name"], looped["name"]] == names
+    for found in (plain, looped):
+        assert found["build"] > 0 and found["first_step"] > found["step"] > 0 and found["memory"] > 1e8
+    assert "first" in capsys.readouterr().out.lower()
+    with pytest.raises(ValueError, match="`form` must be one of 'looped'.*Received: 'rolled'"):
+        benchmarking.first_steps(["PreActResNet20:rolled"])
