@@ -313,8 +313,8 @@ def mix_up(images, targets, alpha, rng):
 class _Batches(keras.utils.PyDataset):
     """Batches that Keras asks for in threads of its own.
 
-    Where it does not, it leaves the autotuning of tf.data on, whose thread sleeps for times that double; the end of each
-    pass may wait for that thread as long as the whole pass took.
+    Where it does not, it leaves the autotuning of tf.data on, whose thread sleeps for times that double; the end of
+    each pass may wait for that thread as long as the whole pass took.
     """
 
     def __init__(self):

@@ -71,7 +71,7 @@ def export(
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
     inference.check_free(target, overwrite)
-    ready = inference.prepare(model, preprocessing, labels)
+    ready = inference.prepare(model, preprocessing, labels, keep_relu=True)
     if ready.tolerance != inference.TOLERANCE:
         raise ValueError(
             f"format={format!r} is of networks in float32: build {model.name} with "

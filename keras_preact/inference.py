@@ -78,7 +78,7 @@ class Inference:
         return found
 
 
-def prepare(model, preprocessing=None, labels=None, classifies=True):
+def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=False):
     """Returns the `Inference` of `model`.
 
     Args:
@@ -86,6 +86,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True):
         preprocessing: a `Preprocessing`; default `model.preprocessing`.
         labels: the name of each class; default `model.labels`.
         classifies: whether probabilities are asked for.
+        keep_relu: as of `simplify_for_inference`.
 
     Raises:
         ValueError: something that is asked for and missing, or does not fit; another backend than TensorFlow.
@@ -120,7 +121,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True):
     if classifies:
         labels = _checked_labels(model, labels if labels is not None else getattr(model, "labels", None))
     with contextlib.suppress(ValueError):  # layers that are used more than once stay as they are
-        network = simplify_for_inference(network)
+        network = simplify_for_inference(network, keep_relu)
     return Inference(model, network, preprocessing, labels if classifies else None)
 
 

@@ -10,7 +10,7 @@ KERNELS = (layers.Conv2D, layers.Dense)
 FARTHEST = 30
 
 
-def simplify_for_inference(model):
+def simplify_for_inference(model, keep_relu=None):
     """Returns a network of the same outputs, up to rounding, without the batch normalizations that can be folded away.
 
     One that follows a conv goes into the conv's kernel and bias. One at the start of a pre-activation branch follows an
@@ -19,8 +19,12 @@ def simplify_for_inference(model):
     before it, and the next unit's bias exchanges it for its own. Where a channel's s is not positive, or its offset
     large, the layer stays.
 
+    TensorFlow's graph optimizer gives up all its fusions of convs with what follows them where a ReLU takes a sum that
+    the next addition takes, too ("remapper failed", TensorFlow 2.21). There a ReLU becomes the operation max(x, 0).
+
     Args:
         model: a network of the zoo, also with another head.
+        keep_relu: whether every ReLU stays one, as is best for other runtimes than TensorFlow; default by the backend.
 
     Returns:
         A functional `keras.Model` with the same input and outputs. Training it is not meaningful.
@@ -28,7 +32,7 @@ def simplify_for_inference(model):
     Raises:
         ValueError: a layer that is used more than once.
     """
-    plan = _Plan(model)
+    plan = _Plan(model, keras.backend.backend() != "tensorflow" if keep_relu is None else keep_relu)
     plan.fold_after_convs()
     plan.fold_after_additions()
     return plan.build()
@@ -37,8 +41,8 @@ def simplify_for_inference(model):
 class _Plan:
     """What becomes of each layer of a model: it is copied, gets other weights, or is left out."""
 
-    def __init__(self, model):
-        self.model, self.nodes = model, {}
+    def __init__(self, model, keep_relu):
+        self.model, self.keep_relu, self.nodes = model, keep_relu, {}
         self.consumers, self.producers = {}, {}
         for node in nodes_of(model):
             layer = node.operation
@@ -150,7 +154,12 @@ class _Plan:
             else:
                 inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
                 inputs = inputs[0] if len(inputs) == 1 else inputs
-                found = inputs if layer.name in self.left_out else self._copy(layer)(inputs)
+                if layer.name in self.left_out:
+                    found = inputs
+                elif not self.keep_relu and _is_relu(layer) and self._takes_shared_sum(layer):
+                    found = keras.ops.maximum(inputs, 0.0)
+                else:
+                    found = self._copy(layer)(inputs)
             for old, new in zip(node.output_tensors, keras.tree.flatten(found), strict=True):
                 tensors[id(old)] = new
         inputs, outputs = (
@@ -164,9 +173,15 @@ class _Plan:
                 setattr(simple, attribute, getattr(self.model, attribute))
         return simple
 
+    def _takes_shared_sum(self, layer):
+        before = self.previous(layer)
+        while before.name in self.left_out:
+            before = self.previous(before)
+        return isinstance(before, layers.Add) and len(self.next(before)) > 1
+
     def _copy(self, layer):
         if isinstance(layer, keras.Model):
-            return simplify_for_inference(layer)
+            return simplify_for_inference(layer, self.keep_relu)
         config, weights = layer.get_config(), layer.get_weights()
         if layer.name in self.weights:
             kernel, bias = self.weights[layer.name]

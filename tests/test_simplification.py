@@ -1,5 +1,8 @@
 """Simplified networks give the same outputs, in every order, unit, shortcut and join."""
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -141,3 +144,44 @@ def test_a_network_inside_another():
     simple = check(keras.Model(inputs, keras.layers.Dense(3)(base(inputs))))
     (inner,) = [layer for layer in simple.layers if isinstance(layer, keras.Model)]
     assert len(normalizations(inner)) < len(normalizations(base))
+
+
+REPORT = """
+import sys
+import numpy as np, tensorflow as tf
+import keras_preact as kp
+from helpers import build
+from keras_preact.networks import NetworkConfig
+
+for order in ("original", "relu_before_addition", "full_preactivation"):
+    for unit, shortcut in (("basic", "zero_pad"), ("bottleneck", "project_on_change")):
+        model = build(NetworkConfig((2, 2), (4, 8), unit, order, shortcut), (8, 8, 3), gamma_signs=(1,))
+        tf.function(kp.simplify_for_inference(model, *map(bool, sys.argv[1:])))(np.zeros((2, 8, 8, 3), "float32"))
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="is about TensorFlow's graph optimizer")
+@pytest.mark.parametrize("keep_relu", ([], ["keep"]), ids=("by default", "keep_relu"))
+def test_tensorflow_fuses_what_follows_a_conv(keep_relu):
+    # Grappler says that a pass failed in its log alone; the second case holds that it would, else ReLUs could stay.
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", REPORT, *keep_relu]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ("remapper failed" in found.stderr) == bool(keep_relu)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="ReLUs stay elsewhere")
+def test_relus_of_shared_sums_become_operations_and_are_saved(tmp_path):
+    model = build(NetworkConfig((2, 2), (4, 8)), (8, 8, 3), gamma_signs=(1,))
+    simple = check(model)
+    relus = [layer.name for layer in simple.layers if isinstance(layer, keras.layers.ReLU)]
+    # The closing ReLU takes a sum that nothing else takes; that of stage 2 an unfolded batch normalization.
+    assert "closing_relu" in relus and "stage2_unit1_relu1" in relus
+    assert "stage1_unit2_relu1" not in relus and "stage2_unit2_relu1" not in relus
+    simple.save(tmp_path / "simple.keras")
+    images = images_like((8, 8, 3))
+    np.testing.assert_array_equal(
+        outputs_of(keras.models.load_model(tmp_path / "simple.keras"), images), outputs_of(simple, images)
+    )
+    kept = simplify_for_inference(model, keep_relu=True)
+    assert len([layer for layer in kept.layers if isinstance(layer, keras.layers.ReLU)]) == len(relus) + 2
