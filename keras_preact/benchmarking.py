@@ -4,15 +4,20 @@ import importlib
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
+
+import numpy as np
 
 from keras_preact import runs
 from keras_preact.architectures import CONFIGS
 from keras_preact.checks import check_choice
 
-PEERS = "keras.applications:"
-SIMPLIFIED = ":simplified"
+PEERS = "keras.applications"
+INFERENCE_FORMS = ("simplified", "onnxruntime")
 FORMS = {"looped": {"loop": True}, "rematerialized": {"rematerialize": True}, "unrolled": {"loop": False}}
 
 
@@ -22,7 +27,8 @@ class Measurement:
 
     Args:
         name: of the contestant.
-        build: seconds to build it, Keras imported before.
+        build: seconds to build it, Keras imported before, and to simplify or export it.
+        load: seconds to read its weights from a file.
         first_call: seconds of the first prediction, of one image.
         speeds: {"predict" or "train": {batch size: images per second in each round}}.
         memory: peak of its process in bytes.
@@ -30,6 +36,7 @@ class Measurement:
 
     name: str
     build: float
+    load: float
     first_call: float
     speeds: dict
     memory: int = 0
@@ -44,8 +51,9 @@ def compare(names, batch_sizes=(1, 32), works=("predict",), rounds=5, seconds=1.
     """Returns a `Measurement` of each contestant. They are measured in turn, each in a process of its own.
 
     Args:
-        names: of builders, also as "PreActResNet50:simplified" for `simplify_for_inference` of it, and networks of
-            Keras as "keras.applications:ResNet50V2"; all with random weights.
+        names: of builders, and networks of Keras as "keras.applications:ResNet50V2"; all with random weights, also in
+            their batch normalizations. The ending ":simplified" stands for `simplify_for_inference` of the network,
+            ":onnxruntime" for that in ONNX Runtime on the CPU.
         batch_sizes: images at a time.
         works: "predict", by `predict` with that batch size, and "train", by `train_on_batch` with SGD.
         rounds: measurements of each, in turn.
@@ -57,20 +65,17 @@ def compare(names, batch_sizes=(1, 32), works=("predict",), rounds=5, seconds=1.
         ValueError: an unknown name or work.
         RuntimeError: a contestant failed; with its own message.
     """
-    for name in names:
-        if not name.startswith(PEERS):
-            check_choice("name", name.removesuffix(SIMPLIFIED), tuple(CONFIGS))
+    bases = [_parsed(name, INFERENCE_FORMS)[0] for name in names]
     for work in works:
         check_choice("work", work, ("predict", "train"))
-    ours = [CONFIGS[name.removesuffix(SIMPLIFIED)] for name in names if not name.startswith(PEERS)]
+    ours = [CONFIGS[base] for base in bases if base in CONFIGS]
     size = size or (ours[0].input_size[0] if ours else 224)
     contestants = [_Contestant(name, size) for name in names]
     try:
         found = []
         for contestant in contestants:
             progress(f"{contestant.name}: build")
-            build, first = contestant.ask("build")
-            found.append(Measurement(contestant.name, build, first, {work: {} for work in works}))
+            found.append(Measurement(contestant.name, *contestant.ask("build"), {work: {} for work in works}))
         for work in works:
             for batch in batch_sizes:
                 # As many batches for all as take the fastest that long; the first call of a size compiles.
@@ -124,20 +129,28 @@ def first_steps(names, batch=16, size=None, progress=print):
         ValueError: an unknown name.
         RuntimeError: a contestant failed; with its own message.
     """
-    for name in names:
-        builder, *forms = name.split(":")
+    builders = [_parsed(name, FORMS)[0] for name in names]
+    for builder in builders:
         check_choice("name", builder, tuple(CONFIGS))
-        for form in forms:
-            check_choice("form", form, tuple(FORMS))
     found = []
-    for name in names:
+    for name, builder in zip(names, builders):
         progress(f"{name}: first training steps")
-        contestant = _Contestant(name, size or CONFIGS[name.split(":")[0]].input_size[0])
+        contestant = _Contestant(name, size or CONFIGS[builder].input_size[0])
         try:
             found.append(FirstStep(name, batch, *contestant.ask("start_training", batch), contestant.ask("memory")))
         finally:
             contestant.stop()
     return found
+
+
+def _parsed(name, choices):
+    """Returns (name of a builder or of a network of `keras.applications`, forms) of a contestant."""
+    base, *forms = name.removeprefix(f"{PEERS}:").split(":")
+    if not name.startswith(f"{PEERS}:"):
+        check_choice("name", base, tuple(CONFIGS))
+    for form in forms:
+        check_choice("form", form, tuple(choices))
+    return base, forms
 
 
 class _Contestant:
@@ -181,32 +194,64 @@ class _Worker:
 
     def build(self):
         import keras
-        import numpy as np
 
         import keras_preact
 
-        if self.name.startswith(PEERS):
-            builder = getattr(importlib.import_module("keras.applications"), self.name.removeprefix(PEERS))
-        else:
-            builder = getattr(keras_preact, self.name.removesuffix(SIMPLIFIED))
-        start = time.perf_counter()
-        self.model = builder(weights=None, input_shape=(self.size, self.size, 3))
-        if self.name.endswith(SIMPLIFIED):
-            self.model = keras_preact.simplify_for_inference(self.model)
-        built = time.perf_counter()
-        self.model.compile(keras.optimizers.SGD(0.01, 0.9), "sparse_categorical_crossentropy", jit_compile=False)
+        base, forms = _parsed(self.name, INFERENCE_FORMS)
+        source = importlib.import_module(PEERS) if self.name.startswith(PEERS) else keras_preact
+        times = [time.perf_counter()]
+        self.model = getattr(source, base)(weights=None, input_shape=(self.size, self.size, 3))
+        times.append(time.perf_counter())
         self.random = np.random.default_rng(0)
-        first = time.perf_counter()
-        self.model.predict(self._images(1), verbose=0)
-        return built - start, time.perf_counter() - first
+        # Fresh networks have offsets of zero, for which a simplified one has no biases.
+        for layer in self.model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.set_weights([self.random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save_weights(Path(folder, "model.weights.h5"))
+            start = time.perf_counter()
+            self.model.load_weights(Path(folder, "model.weights.h5"))
+            load = time.perf_counter() - start
+        self.run = self._run_keras
+        times.append(time.perf_counter())
+        if forms:
+            self.model = keras_preact.simplify_for_inference(self.model, keep_relu="onnxruntime" in forms or None)
+        if "onnxruntime" in forms:
+            self.run = self._onnxruntime()
+        times.append(time.perf_counter())
+        self.model.compile(keras.optimizers.SGD(0.01, 0.9), "sparse_categorical_crossentropy", jit_compile=False)
+        return times[1] - times[0] + times[3] - times[2], load, self.predict(1, 1)
 
     def _images(self, count):
         return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
 
+    def _onnxruntime(self):
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model(self._images(1))  # Keras exports to ONNX what was called before
+            self.model.export(f"{folder}/model.onnx", format="onnx", verbose=False)
+            session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+        (images,) = session.get_inputs()
+        return lambda x, batch: [session.run(None, {images.name: x[i:i + batch]}) for i in range(0, len(x), batch)]
+
+    def _run_keras(self, images, batch):
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # On arrays `predict` may wait, at the end, for the thread that tunes tf.data, up to as long as it took.
+            options = tf.data.Options()
+            options.autotune.enabled = False
+            images, batch = tf.data.Dataset.from_tensor_slices(images).batch(batch).with_options(options), None
+        self.model.predict(images, batch_size=batch, verbose=0)
+
     def predict(self, batch, count):
         images = self._images(batch * count)
         start = time.perf_counter()
-        self.model.predict(images, batch_size=batch, verbose=0)
+        self.run(images, batch)
         return time.perf_counter() - start
 
     def train(self, batch, count):
@@ -218,12 +263,11 @@ class _Worker:
 
     def start_training(self, batch):
         import keras
-        import numpy as np
 
         from keras_preact import models, recipes, training
         from keras_preact.networks import deep_enough
 
-        builder, *forms = self.name.split(":")
+        builder, forms = _parsed(self.name, FORMS)
         shape, times = (self.size, self.size, 3), [time.perf_counter()]
         classes = CONFIGS[builder].default_classes
         if forms:
@@ -279,4 +323,24 @@ def plot(found, path):
         axes.set_yticks([j + 0.4 for j in range(len(cases))], [f"{work}, batch {batch}" for work, batch in cases])
         axes.axvline(1, color="black", linewidth=0.5)
         axes.set(xlabel=f"images per second over those of {found[0].name}")
+        axes.legend()
+
+
+def plot_memory(found, path):
+    """Draws the peak memory of each `FirstStep` against the depth, a line for each form and batch, as a PNG."""
+    lines = {}
+    for measured in found:
+        builder, forms = _parsed(measured.name, FORMS)
+        label = f"{' and '.join(forms) or 'plain Keras'}, batch {measured.batch}"
+        lines.setdefault(label, []).append((CONFIGS[builder].depth, measured.memory / 1e9))
+    with runs.drawing(path, figsize=(7, 4.5)) as (_, axes):
+        for label, points in lines.items():
+            axes.plot(*zip(*sorted(points)), marker="o", label=label)
+        depths = sorted({depth for points in lines.values() for depth, _ in points})
+        depth, least = min(min(points) for points in lines.values())
+        axes.plot(
+            depths, [least * (d / depth) ** 0.5 for d in depths], color="grey", linestyle=":",
+            label="the square root of the depth",
+        )
+        axes.set(xlabel="layers", ylabel="peak memory of the process (GB)", ylim=(0, None))
         axes.legend()

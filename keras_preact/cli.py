@@ -133,7 +133,8 @@ def _parser():
     verb.set_defaults(run=_report)
 
     verb = verbs.add_parser("benchmark", help="time networks against each other, in turn, and print ratios")
-    verb.add_argument("names", nargs="+", metavar="NAME", help="networks; NAME:simplified for simplify_for_inference")
+    verb.add_argument("names", nargs="+", metavar="NAME",
+                      help="networks; NAME:simplified for simplify_for_inference, NAME:onnxruntime for ONNX Runtime")
     verb.add_argument("--against", action="append", default=[], metavar="NAME",
                       help="what they are compared with, also keras.applications:ResNet50V2 (default: the first NAME)")
     verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
@@ -145,7 +146,7 @@ def _parser():
     verb.add_argument("--seconds", type=float, default=2.0, help="of each measurement at least (default: %(default)s)")
     verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
     verb.add_argument("--json", metavar="FILE", help="write every measurement there")
-    verb.add_argument("--plot", metavar="PNG", help="plot the ratios there")
+    verb.add_argument("--plot", metavar="PNG", help="plot the ratios, or with --first-step the memory, there")
     verb.set_defaults(run=_benchmark)
 
     verb = verbs.add_parser("signals", help="plot how signals and gradients pass through each shortcut and order")
@@ -558,9 +559,9 @@ def _benchmark(options):
             [*options.against, *options.names], tuple(options.batch_size or (1, 32)), works, options.rounds,
             options.seconds, options.size, progress=status.update,
         )
-    table = _table("Network", "Build (s)", "First call (s)", "Peak memory (GB)")
+    table = _table("Network", "Build (s)", "Load (s)", "First call (s)", "Peak memory (GB)")
     for measurement in found:
-        values = measurement.build, measurement.first_call, measurement.memory / 1e9
+        values = measurement.build, measurement.load, measurement.first_call, measurement.memory / 1e9
         table.add_row(measurement.name, *(f"{value:.2f}" for value in values))
     Console().print(table)
     table = _table("Network", "Work", "Batch", "Images/s", f"Over {found[0].name}")
@@ -595,6 +596,8 @@ def _first_steps(options):
     Console().print(table)
     if options.json:
         _write_json(options.json, found)
+    if options.plot:
+        benchmarking.plot_memory(found, options.plot)
     return 0
 
 
