@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_preact import runs
+from keras_preact import exporting, runs
 from keras_preact.architectures import CONFIGS
 from keras_preact.checks import check_choice
 
@@ -226,6 +226,7 @@ class _Worker:
         return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
 
     def _onnxruntime(self):
+        exporting.require("onnx")
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

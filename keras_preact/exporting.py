@@ -61,12 +61,7 @@ def export(
             model, path, version, preprocessing=preprocessing, labels=labels, overwrite=overwrite
         )
     _check_without("version", version, "savedmodel")
-    suffix, name, packages = FILES[format]
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ImportError(
-            f"format={format!r} needs {' and '.join(missing)}, which is missing: pip install 'keras_preact[{name}]'"
-        )
+    suffix, name = require(format)
     target = Path(path)
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
@@ -101,6 +96,17 @@ def export(
         for file in files:
             file.replace(target.with_name(file.name))
     return exported
+
+
+def require(format):
+    """Returns how files of `format` end and what Keras calls it, or raises ImportError where a package is missing."""
+    suffix, name, packages = FILES[format]
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f"format={format!r} needs {' and '.join(missing)}, which is missing: pip install 'keras_preact[{name}]'"
+        )
+    return suffix, name
 
 
 def _check_without(name, value, format):

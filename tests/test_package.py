@@ -15,8 +15,8 @@ ROOMS = (
     "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
     "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
     "runs", "card", "publishing", "rematerialization", "looping", "training", "evaluation", "finetuning", "experiments",
-    "reporting", "signals", "benchmarking", "pyramid", "inference", "savedmodel", "exporting",
-    "explanation", "cli",
+    "reporting", "signals", "pyramid", "inference", "savedmodel", "exporting", "benchmarking", "explanation",
+    "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -28,7 +28,7 @@ OUTSIDE = {
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy"}, "finetuning": {"keras"},
-    "benchmarking": {"keras", "numpy"}, "signals": {"keras", "numpy", "tensorflow", "rich"},
+    "benchmarking": {"keras", "numpy", "tensorflow", "onnxruntime"}, "signals": {"keras", "numpy", "tensorflow", "rich"},
     "pyramid": {"keras"}, "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},
     "exporting": {"keras", "numpy", "tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
     "explanation": {"keras", "numpy", "PIL"}, "cli": {"keras", "numpy", "rich", "PIL"},
