@@ -342,10 +342,10 @@ def _input(config, include_top, tensor, shape):
     if tensor is not None:
         if not keras.backend.is_keras_tensor(tensor):
             raise TypeError(f"`input_tensor` must be a Keras tensor, as from keras.Input. Received: {tensor!r}")
-        if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+        if shape is not None and (not isinstance(shape, (tuple, list)) or tuple(shape) != tuple(tensor.shape[1:])):
             raise ValueError(
                 "`input_shape` must be the shape of `input_tensor` where both are given. "
-                f"Received: {tuple(shape)} and {tuple(tensor.shape[1:])}"
+                f"Received: {shape!r} and {tuple(tensor.shape[1:])}"
             )
         shape = tensor.shape[1:]
     elif shape is None:

@@ -65,6 +65,7 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: ResNet(tiny(), input_shape=(8, 8, 0)), "positive integers", "(8, 8, 0)"),
     (lambda: ResNet(tiny(), input_shape=8), "(height, width, channels)", "Received: 8"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, 3), input_tensor=keras.Input((9, 9, 3))), "(8, 8, 3)", "(9, 9, 3)"),
+    (lambda: ResNet(tiny(), input_shape=8, input_tensor=keras.Input((9, 9, 3))), "`input_tensor`", "8 and (9, 9, 3)"),
 ], ids=lambda case: "-".join(case[1:]))
 def test_bad_values_are_told_the_rule_what_came_and_the_remedy(case):
     make, *words = case
