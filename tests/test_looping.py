@@ -75,9 +75,14 @@ def assert_same(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(1, np.abs(b).max()))
 
 
-@pytest.mark.parametrize("name, rematerialize", [
-    *((name, False) for name in NETWORKS), ("deep", True), ("bottleneck", True),
-])
+QUICK = ("full_preactivation", False), ("dropout", False), ("deep", True)
+CASES = [*((name, False) for name in NETWORKS), ("deep", True), ("bottleneck", True)]
+
+
+@pytest.mark.parametrize(
+    "name, rematerialize",
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_steps_leave_the_same_values_and_outputs(name, rematerialize):
     config = NETWORKS[name]
     plain, other = network(config, loop=False), network(config, loop=True, rematerialize=rematerialize)
