@@ -568,11 +568,7 @@ def _benchmark(options):
     for line in benchmarking.summary(found):
         table.add_row(*line)
     Console().print(table)
-    if options.json:
-        _write_json(options.json, found)
-    if options.plot:
-        benchmarking.plot(found, options.plot)
-    return 0
+    return _kept(options, found, benchmarking.plot)
 
 
 def _first_steps(options):
@@ -594,15 +590,16 @@ def _first_steps(options):
         values = m.build, m.first_step, ratio, m.step, m.memory / 1e9
         table.add_row(m.name, str(m.batch), *(f"{value:.2f}" for value in values))
     Console().print(table)
+    return _kept(options, found, benchmarking.plot_memory)
+
+
+def _kept(options, found, plot):
+    """Writes and plots what was measured where that was asked for."""
     if options.json:
-        _write_json(options.json, found)
+        Path(options.json).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
     if options.plot:
-        benchmarking.plot_memory(found, options.plot)
+        plot(found, options.plot)
     return 0
-
-
-def _write_json(path, found):
-    Path(path).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
 
 
 def _signals(options):
@@ -637,7 +634,8 @@ def _table(*columns):
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, justify="right" if column in ("Parameters", "Multiply-adds") else "left")
+        justify = "right" if column in ("Parameters", "Multiply-adds") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     return table
 
 
