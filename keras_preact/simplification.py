@@ -146,11 +146,14 @@ class _Plan:
 
     def build(self):
         tensors = {}
-        for layer in self.model.layers:
-            node = self.nodes[layer.name]
+        for node in self.nodes.values():
+            layer = node.operation
             if isinstance(layer, layers.InputLayer):
                 config = layer.get_config()
                 found = keras.Input(batch_shape=config["batch_shape"], dtype=config["dtype"], name=layer.name)
+            elif not isinstance(layer, layers.Layer):  # an operation of keras.ops, as this function itself makes them
+                arguments, options = node.arguments.fill_in(tensors)
+                found = layer(*arguments, **options)
             else:
                 inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
                 inputs = inputs[0] if len(inputs) == 1 else inputs

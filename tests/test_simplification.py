@@ -183,5 +183,6 @@ def test_relus_of_shared_sums_become_operations_and_are_saved(tmp_path):
     np.testing.assert_array_equal(
         outputs_of(keras.models.load_model(tmp_path / "simple.keras"), images), outputs_of(simple, images)
     )
+    check(simple)  # once more
     kept = simplify_for_inference(model, keep_relu=True)
     assert len([layer for layer in kept.layers if isinstance(layer, keras.layers.ReLU)]) == len(relus) + 2
