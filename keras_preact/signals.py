@@ -74,7 +74,9 @@ def _signals(network, config, images, targets):
         *units, logits = keras.Model(network.input, [*outputs, network.output])(images, training=True)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)(targets, logits)
     gradients = tape.gradient(loss, units)
-    return Signals(*(np.array([np.sqrt(np.mean(np.square(t))) for t in part]) for part in (units, gradients)))
+    return Signals(*(
+        np.array([np.sqrt(np.mean(np.square(t, dtype="float64"))) for t in part]) for part in (units, gradients)
+    ))
 
 
 def plot(path, depth=110, data=None, steps=0, seed=1):
@@ -96,12 +98,13 @@ def plot(path, depth=110, data=None, steps=0, seed=1):
     found = {}
     for panel, label, changes in track(cases, "Measuring", console=Console(stderr=True), transient=True):
         found[panel, label] = measure(NetworkConfig.cifar(depth, unit, **changes), data, steps, seed)
+    when = f"after {steps} steps" if steps else "at initialization"
     with runs.drawing(path, 2, len(PANELS), figsize=(6 * len(PANELS), 7), sharex=True) as (_, axes):
         for column, panel in zip(axes.T, PANELS):
             for label in PANELS[panel]:
                 for axis, values in zip(column, found[panel, label]):
                     axis.semilogy(range(1, len(values) + 1), values, label=label)
-            column[0].set(title=f"{panel}, {depth} layers, after {steps} steps", ylabel="output of the unit (RMS)")
+            column[0].set(title=f"{panel}, {depth} layers, {when}", ylabel="output of the unit (RMS)")
             column[1].set(xlabel="residual unit", ylabel="gradient of the loss (RMS)")
             column[0].legend(fontsize="small")
     return found

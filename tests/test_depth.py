@@ -70,6 +70,8 @@ def deep(request, tmp_path_factory):
     "NetworkConfig.cifar(1202, order='original')",
     "NetworkConfig.cifar(1202, join=('shortcut_gate', -6))",
     "NetworkConfig.cifar(1001, 'bottleneck', order='bn_after_addition', join=('scaled', 0.5, 0.5))",
+    "NetworkConfig.cifar(1001, 'bottleneck', order='original', shortcut='project_always')",
+    "NetworkConfig.cifar(542, 'bottleneck', join=('scaled', 0, 1))",
 ])
 def test_networks_with_more_layers_on_their_shortcuts_build_too(config, tmp_path):
     run_python("""
