@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 BATCH = 64  # images
+DEFAULT = "PreActResNet20", "cifar10"  # network and weights
 BACKENDS = ("tensorflow", "jax", "torch")
 SWITCH = {"auto": "auto", "on": True, "off": False}
 
@@ -38,14 +39,14 @@ def _parser():
 
     verb = verbs.add_parser("classify", help="classify images with a pretrained network")
     verb.add_argument("paths", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for standard input")
-    _add_model(verb)
+    _add_model(verb, "--model")
     verb.add_argument("--top", type=_positive, default=3, help="classes to print for each image (default: %(default)s)")
     verb.add_argument("--json", action="store_true", help="print a JSON object for each image")
     verb.set_defaults(run=_classify)
 
     verb = verbs.add_parser("explain", help="show where in an image a network sees a class (Grad-CAM)")
     verb.add_argument("image", metavar="IMAGE", help="image file, or - for standard input")
-    _add_model(verb)
+    _add_model(verb, "--model")
     verb.add_argument("--class", dest="label", help="label of the class (default: the most probable)")
     verb.add_argument("--output", metavar="PNG", help="where to write the overlay (default: IMAGE_grad_cam.png)")
     verb.set_defaults(run=_explain)
@@ -73,8 +74,7 @@ def _parser():
     verb.set_defaults(run=_train)
 
     verb = verbs.add_parser("evaluate", help="measure the test error of a network")
-    verb.add_argument("model", help="name of a network, output folder of a training run, or hf://owner/name")
-    verb.add_argument("--weights", help="of a named network: a tag or a file")
+    _add_model(verb)
     verb.add_argument("--data", required=True, help="TensorFlow data set, .npz file, or folder of class folders")
     verb.add_argument("--views", default="single", help="single, flip or ten_crop (default: %(default)s)")
     verb.add_argument("--crop", type=_positive, help="side of the square views in pixels (default: the weights')")
@@ -103,11 +103,11 @@ def _parser():
     verb.add_argument("--private", action="store_true", help="only its owner sees the repository")
     verb.add_argument("--revision", default="main", help="branch (default: %(default)s)")
     verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and publish nothing")
+    verb.add_argument("--output", metavar="FOLDER", help="keep the files there; it must be new")
     verb.set_defaults(run=_push)
 
     verb = verbs.add_parser("export", help="write a network for production, with its preprocessing and labels")
-    verb.add_argument("model", help="name of a network, output folder of a training run, or hf://owner/name")
-    verb.add_argument("--weights", help="of a named network: a tag, a file of `convert`, or hf://owner/name")
+    _add_model(verb)
     verb.add_argument("--format", default="savedmodel",
                       help="savedmodel, onnx, litert, litert_int8 or openvino (default: %(default)s)")
     verb.add_argument("--output", required=True, metavar="PATH",
@@ -162,10 +162,10 @@ def _parser():
     return parser
 
 
-def _add_model(verb):
-    verb.add_argument("--model", default="PreActResNet20", help="which network (default: %(default)s)")
-    verb.add_argument("--weights", default="cifar10",
-                      help="which weights of it, or hf://owner/name for any network (default: %(default)s)")
+def _add_model(verb, name="model"):
+    what, default = "name of a network, output folder of a training run, or hf://owner/name", " ".join(DEFAULT)
+    verb.add_argument(name, help=what if name == "model" else f"{what} (default: {default})")
+    verb.add_argument("--weights", help="of a named network: a tag, a file, or hf://owner/name")
 
 
 def _add_engine(verb):
@@ -218,12 +218,12 @@ def _classify(options):
     width = max(len(str(file)) for file in files)
     failures = 0
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        loading = progress.add_task(f"Loading {options.model}", total=None)
+        loading = progress.add_task("Loading the network", total=None)
         import numpy as np
 
         import keras_preact
 
-        model = _trained(options.model, options.weights)
+        model = _trained(options)
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
         for start in range(0, len(files), BATCH):
@@ -253,20 +253,33 @@ def _classify(options):
     return 1 if failures else 0
 
 
-def _trained(name, weights):
-    """Returns a network with weights, preprocessing and labels."""
+def _network(name, weights, input_shape=None):
+    """Returns the network that a command names: that of a run's folder or of hf://owner/name, or a builder's."""
+    if name is None:
+        name, weights = DEFAULT[0], weights or DEFAULT[1]
     import keras
 
-    import keras_preact
+    from keras_preact import from_hub, hub, runs
 
     keras.config.set_image_data_format("channels_last")
-    if weights.startswith("hf://"):
-        return keras_preact.from_hub(weights)
-    model = _builder(name)(weights=weights)
+    run = (Path(name) / runs.RUN).exists()
+    if run or hub.is_address(name):
+        if weights is not None:
+            raise ValueError(f"{name} has weights of its own: leave out --weights. Received: {weights}")
+        return runs.load_run(name, input_shape)[0] if run else from_hub(name, input_shape=input_shape)
+    build = _builder(name)
+    if weights is None:
+        raise ValueError(f"Give the weights of {name}: --weights TAG, FILE or hf://owner/name.")
+    return build(weights=weights, input_shape=input_shape)
+
+
+def _trained(options):
+    """Returns the `_network` of a command, with preprocessing and labels."""
+    model = _network(options.model, options.weights)
     if not (getattr(model, "preprocessing", None) and model.labels):
         raise ValueError(
             "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file that "
-            f"`convert` wrote, or hf://owner/name. Received: {weights}"
+            f"`convert` wrote, or hf://owner/name. Received: {options.weights}"
         )
     return model
 
@@ -287,7 +300,7 @@ def _explain(options):
     target = Path(options.output or f"{Path(options.image).with_suffix('')}_grad_cam.png")
     if target.suffix.lower() != ".png":
         raise ValueError(f"--output must end in .png. Received: {target}")
-    model = _trained(options.model, options.weights)
+    model = _trained(options)
     classes = None
     if options.label is not None:
         check_choice("--class", options.label, model.labels)
@@ -412,30 +425,18 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import evaluation, from_hub, pretrained, runs
+    from keras_preact import evaluation, pretrained
 
-    name = options.model
-    if options.model.startswith("hf://"):
-        model = from_hub(options.model, input_shape=(None, None, 3))
-        preprocessing = model.preprocessing
-    elif (Path(options.model) / runs.RUN).exists():
-        model, run = runs.load_run(options.model, (None, None, 3))
-        name, preprocessing = run["model"], model.preprocessing
-    else:
-        build = _builder(options.model)
-        if options.weights is None:
-            raise ValueError(f"Give the weights of {options.model} to measure, --weights TAG or FILE.")
-        # Of any size, so that the crop may be another than the weights were trained on.
-        model = build(weights=options.weights, input_shape=(None, None, 3))
-        preprocessing = getattr(model, "preprocessing", None)
+    # Of any size, so that the crop may be another than the weights were trained on.
+    model = _network(options.model, options.weights, (None, None, 3))
     report = evaluation.evaluate(
-        model, options.data, preprocessing, options.views, options.crop, options.resize
+        model, options.data, getattr(model, "preprocessing", None), options.views, options.crop, options.resize
     )
     print(
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"
     )
-    for row in pretrained.published(name, report.dataset):
+    for row in pretrained.published(model.name, report.dataset):
         errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
         print(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")
     if options.per_class:
@@ -486,7 +487,8 @@ def _push(options):
 
     keras.config.set_image_data_format("channels_last")
     published = push_to_hub(
-        options.folder, options.repository, private=options.private, revision=options.revision, dry_run=options.dry_run
+        options.folder, options.repository, private=options.private, revision=options.revision,
+        dry_run=options.dry_run, folder=options.output,
     )
     for file, size in published.files.items():
         print(f"{size:>12,}  {file}")
@@ -500,17 +502,9 @@ def _push(options):
 def _export(options):
     import numpy as np
 
-    from keras_preact import export, load_image, runs
+    from keras_preact import export, load_image
 
-    if (Path(options.model) / runs.RUN).exists():
-        model, _ = runs.load_run(options.model)
-    elif options.model.startswith("hf://"):
-        model = _trained(None, options.model)
-    elif options.weights is None:
-        _builder(options.model)
-        raise ValueError(f"Give the weights of {options.model} to export, --weights TAG or hf://owner/name.")
-    else:
-        model = _trained(options.model, options.weights)
+    model = _trained(options)
     calibration = None
     if options.calibration:
         calibration = np.stack([load_image(file, model.preprocessing) for file in _images(Path(options.calibration))])

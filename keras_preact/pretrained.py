@@ -123,11 +123,11 @@ def upstream():
 
 
 def published(architecture, dataset):
-    """Returns the rows of published.csv, errors that others published, for an architecture and a data set."""
+    """Returns the rows of published.csv, what others published for an architecture, in any case, and a data set."""
     with open(folder() / "published.csv", newline="") as file:
         return [
             row for row in csv.DictReader(file)
-            if (row["network"], row["dataset"]) == (architecture, dataset.removesuffix("2012"))
+            if (row["network"].lower(), row["dataset"]) == (architecture.lower(), dataset.removesuffix("2012"))
         ]
 
 

@@ -27,7 +27,7 @@ class Publication(NamedTuple):
     card: str
 
 
-def push_to_hub(source, repository, metadata=None, private=False, revision="main", dry_run=False):
+def push_to_hub(source, repository, metadata=None, private=False, revision="main", dry_run=False, folder=None):
     """Publishes a network on the Hugging Face Hub, reads it back and compares it.
 
     One commit holds Keras's own layout, which `keras.saving.load_model("hf://owner/name")` opens, and beside it
@@ -41,17 +41,20 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
         private: whether only its owner sees the repository.
         revision: the branch; it is made if there is none.
         dry_run: whether to write all files and publish none.
+        folder: where the files stay, for `hf upload` or to be read; default nowhere.
 
     Returns:
         A `Publication`.
 
     Raises:
-        ValueError: no finished run, or a model that is not what `metadata` says.
+        ValueError: no finished run, a model that is not what `metadata` says, or a `folder` that exists.
         OSError: the Hub does not take it, or what it gives back is not what was sent.
     """
     name, at = hub.parse(repository)
     if at:
         raise ValueError(f"Give the branch as `revision`. Received: {repository!r}")
+    if folder and Path(folder).exists():
+        raise ValueError(f"`folder` must be a new folder; this one exists already: {folder}")
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Networks are published with the channels last: keras.config.set_image_data_format('channels_last'). "
@@ -64,14 +67,16 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
         raise ValueError("A model says neither what it was trained on nor its error: give `metadata`, a Metadata.")
     network, golden = _checked(source, metadata)
     with tempfile.TemporaryDirectory() as scratch:
-        cache, folder = Path(scratch, "cache"), Path(scratch, "new")
+        cache, new = Path(scratch, "cache"), Path(scratch, "new")
         before = None if dry_run else _prepared(name, revision, private, cache)
-        metadata = _write(folder, network, golden, metadata, run, name, before)
-        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        commit = None if dry_run else _commit(folder, metadata, name, revision, before)
-        text = (folder / CARD).read_text(encoding="utf-8")
+        metadata = _write(new, network, golden, metadata, run, name, before)
+        files = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
+        commit = None if dry_run else _commit(new, metadata, name, revision, before)
+        text = (new / CARD).read_text(encoding="utf-8")
         if commit:
             _verify(name, commit, metadata, cache)
+        if folder:
+            runs.replace(Path(folder), lambda path: shutil.copytree(new, path))
     return Publication(name, commit, files, text)
 
 

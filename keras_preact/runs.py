@@ -132,7 +132,8 @@ def load_run(folder, input_shape=None):
     layers = pretrained.read(folder / FINAL)
     preprocessing = Preprocessing(**run["data"]["preprocessing"])
     shape = input_shape or preprocessing.input_shape
-    model = ResNet(NetworkConfig(**run["config"]), input_shape=shape, classes=len(run["labels"]))
+    config, name = NetworkConfig(**run["config"]), run["model"].lower()
+    model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
     pretrained.assign(model, layers, folder / FINAL)
     model.preprocessing, model.labels = preprocessing, tuple(run["labels"])
     return model, run

@@ -83,7 +83,7 @@ def test_export(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["PreActResNet20"], "Give the weights of PreActResNet20 to export, --weights TAG"),
+    (["PreActResNet20"], "Give the weights of PreActResNet20: --weights TAG"),
     (["PreActResNet21", "--weights", "cifar10"], "Did you mean PreActResNet"),
     (["PreActResNet20", "--weights", "cifar10", "--format", "tflite"], "`format` must be one of 'savedmodel', 'onnx'"),
 ])
@@ -96,6 +96,8 @@ def test_exports_that_cannot_be_made(arguments, message, tmp_path, capsys):
     (["classify", "EMPTY"], "no image file in the folder EMPTY"),
     (["classify", "a.png", "--model", "PreActResNet21"], "'PreActResNet21'. Did you mean PreActResNet"),
     (["classify", "a.png", "--weights", "imagenet"], "PreActResNet20 has 'cifar10'. Received: 'imagenet'"),
+    (["classify", "a.png", "--model", "PreActResNet20"], "Give the weights of PreActResNet20: --weights"),
+    (["classify", "a.png", "--model", "hf://owner/name", "--weights", "cifar10"], "has weights of its own: leave out"),
     (["show", "VGG"], "No model is named 'VGG'. `keras-preact list` names them all."),
     (["list", "VGG*"], "No model is named 'VGG*'. There are: PreActResNet20"),
 ])
@@ -148,6 +150,8 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert f"{error} % top-1 and 0.00 % top-5 error" in out and "of 8 test images of data, 8x8, views: single" in out
     assert len(re.findall(r"^  [0-3] +2 +[\d.]+", out, re.MULTILINE)) == 4 and plot.exists()
 
+    assert cli.main(["classify", str(IMAGES / "cat_0000.png"), "--model", run]) == 0
+    assert re.fullmatch(r".*cat_0000\.png( +[0-3] [\d.]+%){3}\n", capsys.readouterr().out)
     assert cli.main(["export", run, "--output", str(tmp_path / "models" / "run")]) == 0
     labels = tmp_path / "models" / "run" / "1" / "assets" / "labels.txt"
     assert labels.read_text() == "0\n1\n2\n3\n"

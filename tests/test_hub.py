@@ -677,6 +677,19 @@ def test_a_dry_run_asks_nobody(run, server, capsys):
     assert set(re.findall(r"^ +[\d,]+  (\S+)$", out, re.MULTILINE)) == FILES
 
 
+def test_what_a_dry_run_keeps_is_ready_for_the_hubs_own_client(run, server, tmp_path, capsys):
+    name, folder = f"owner/kept-{next(numbers)}", tmp_path / "hub" / "kept"
+    command = ["push", str(run), name, "--dry-run", "--output", str(folder)]
+    assert cli.main(command) == 0 and not server.requests
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert cli.main(command) == 2 and f"this one exists already: {folder}" in capsys.readouterr().err
+    huggingface_hub.create_repo(name)
+    huggingface_hub.upload_folder(repo_id=name, folder_path=folder)
+    model, golden = kp.from_hub(name), np.load(folder / "golden.npz")
+    outputs = model.predict(kp.preprocess_input(golden["input"], model.preprocessing), verbose=0)
+    np.testing.assert_allclose(outputs, golden["output"], rtol=1e-3, atol=1e-5)
+
+
 def test_what_a_run_was_measured_on_is_told_exactly(run, tmp_path):
     held = shutil.copytree(run, tmp_path / "held")
     record = json.loads((held / "run.json").read_text())
@@ -735,7 +748,7 @@ def test_the_command_publishes_and_measures(run, server, capsys, tmp_path):
     from_hub = capsys.readouterr().out
     assert cli.main(["evaluate", str(run), *data]) == 0
     assert capsys.readouterr().out == from_hub
-    assert cli.main(["classify", str(ROOT / "examples/images/cat_0000.png"), "--weights", f"hf://{name}@first"]) == 0
+    assert cli.main(["classify", str(ROOT / "examples/images/cat_0000.png"), "--model", f"hf://{name}@first"]) == 0
     assert re.search(r"cat_0000.png  [0-3] \d", capsys.readouterr().out)
 
 

@@ -37,6 +37,16 @@ def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
 
 
 @pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+def test_a_weight_gives_the_outputs_it_gave_when_it_was_made(weight):
+    if weight.where == "remote":
+        pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")
+    golden = np.load(pretrained.folder() / weight.made["record"] / "golden.npz")
+    model = getattr(kp, weight.architecture)(weights=weight.tag)
+    outputs = model.predict_on_batch(kp.preprocess_input(golden["input"], weight.tag, weight.architecture))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(outputs), golden["output"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_an_index_entry_is_complete_and_true(weight):
     if weight.where == "bundled":
         content = (pretrained.folder() / weight.file).read_bytes()
