@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import io
 import json
+import math
 import os
 import sys
 import tempfile
@@ -603,10 +604,14 @@ def _signals(options):
 
     table = _table("Compared", "Unit", "Output, first to last unit (RMS)", "Gradient, first to last unit (RMS)")
     for (panel, label), found in signals.plot(options.output, options.depth, options.data, options.steps).items():
-        table.add_row(panel, label, *(f"{values[0]:.3g} to {values[-1]:.3g}" for values in found))
+        table.add_row(panel, label, *(f"{_finite(values[0])} to {_finite(values[-1])}" for values in found))
     Console().print(table)
     print(f"See {options.output}")
     return 0
+
+
+def _finite(value):
+    return f"{value:.3g}" if math.isfinite(value) else "beyond float32"
 
 
 def _recipes(options):

@@ -106,5 +106,5 @@ def plot(path, depth=110, data=None, steps=0, seed=1):
                     axis.semilogy(range(1, len(values) + 1), values, label=label)
             column[0].set(title=f"{panel}, {depth} layers, {when}", ylabel="output of the unit (RMS)")
             column[1].set(xlabel="residual unit", ylabel="gradient of the loss (RMS)")
-            column[0].legend(fontsize="small")
+            column[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
     return found

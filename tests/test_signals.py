@@ -1,11 +1,13 @@
 """Signals at initialisation, forward and backward, as Eqns. 4, 5, 7 and 8 of the paper have them."""
+import re
+
 import keras
 import numpy as np
 import pytest
 from helpers import images_like, randomize, relative_error
 
+from keras_preact import cli, units
 from keras_preact import signals as measuring
-from keras_preact import units
 from keras_preact.networks import NetworkConfig, ResNet
 
 tf = pytest.importorskip("tensorflow")
@@ -175,3 +177,12 @@ def test_signals_of_every_shortcut_and_order_are_drawn(tmp_path, monkeypatch):
     assert relative_error(found["shortcuts", "identity"].forward, before) > 1e-5  # it was trained
     with pytest.raises(ValueError, match="`steps` of training need `data`"):
         measuring.measure(NetworkConfig.cifar(8), steps=1)
+
+
+def test_the_command_tells_gradients_that_overflow(monkeypatch, capsys):
+    found = {("shortcuts", "1x1 conv"): measuring.Signals(np.array([1.0, 2.5]), np.array([np.nan, 3e-5]))}
+    monkeypatch.setattr(measuring, "plot", lambda *args: found)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.main(["signals", "--output", "figure.png"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"1x1 conv +1 to 2.5 +beyond float32 to 3e-05", out) and "See figure.png" in out
