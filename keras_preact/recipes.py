@@ -88,8 +88,19 @@ class Recipe:
         return (np.eye(classes) * (1 - share) + share / classes).astype("float32")
 
     def learning_rates(self, steps_per_epoch):
-        """Returns the Keras schedule of this recipe."""
+        """Returns the Keras schedule of this recipe.
+
+        Raises:
+            ValueError: the warm-up does not end before the learning rate falls.
+        """
         steps = self.epochs * steps_per_epoch
+        falls = round(min(self.drops, default=1) * steps) if self.schedule == "steps" else steps
+        if self.warmup_steps and self.warmup_steps >= falls:
+            raise ValueError(
+                f"`warmup_steps` must be less than the {falls} steps after which this run lowers its learning rate or "
+                f"ends, {steps_per_epoch} an epoch; on little data train for more epochs or give fewer (--set "
+                f"warmup_steps={falls // 10}). Received: {self.warmup_steps}"
+            )
         if self.schedule == "cosine":
             return keras.optimizers.schedules.CosineDecay(
                 self.warmup_rate or 0.0 if self.warmup_steps else self.learning_rate, steps - self.warmup_steps,

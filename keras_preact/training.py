@@ -140,7 +140,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
 
     Raises:
         ValueError: an unknown model, data set, recipe or strategy; a batch larger than the data or not divisible by
-            the devices; an output folder that holds another run, or cannot be written to.
+            the devices; a warm-up longer than the run; an output folder that holds another run, or cannot be written
+            to.
         Diverged: the loss became infinite or NaN.
     """
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
@@ -154,6 +155,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
     run = _describe(model, config, data, recipe, seed, engine) | {"hold_out": hold_out}
     folder, steps = Path(output), data.train_images // recipe.batch_size
+    rates = recipe.learning_rates(steps)
     if devices.chief:
         runs.claim(folder, run)
 
@@ -164,7 +166,6 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     keras.config.set_dtype_policy(engine.precision)
     try:
         with devices.scope(), deep_enough(config), streams.naming_unreadable(data):
-            rates = recipe.learning_rates(steps)
             network = compiled(config, data, recipe, rates, engine, devices.model)
             epoch = _restore(network, folder) // steps
             if epoch < recipe.epochs:

@@ -69,6 +69,19 @@ def test_recipes_are_frozen_and_checked():
             dataclasses.replace(RECIPE, **change)
 
 
+@pytest.mark.parametrize("recipe, falls", [("cifar_paper", 164 * 4 // 2), ("cifar_short", 75 * 10)])
+def test_a_warm_up_longer_than_the_run_is_refused(recipe, falls):
+    with pytest.raises(ValueError, match=rf"less than the {falls} steps.*warmup_steps={falls // 10}\). Received: [47]"):
+        RECIPES[recipe].learning_rates(4 if recipe == "cifar_paper" else 10)
+    RECIPES[recipe].learning_rates(11)
+
+
+def test_a_recipe_that_does_not_fit_leaves_no_folder(data, tmp_path):
+    with pytest.raises(ValueError, match="`warmup_steps` must be less than the 12 steps .* 4 an epoch.* Received: 780"):
+        train(NETWORK, data, dataclasses.replace(RECIPE, warmup_steps=780), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("decay", ["all", "kernels"])
 def test_sgd_takes_the_coupled_l2_gradient(decay):
     rate, momentum, l2, gradients = 0.1, 0.9, 0.01, (1.0, -0.5, 0.25)
@@ -203,3 +216,18 @@ def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, d
 def test_an_unknown_strategy_lists_those_there_are():
     with pytest.raises(ValueError, match="one of 'none', 'mirrored', 'multi-worker', 'jax'. Received: 'horovod'"):
         Engine(strategy="horovod")
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(loop, data, tmp_path):
+    def trained(precision):
+        recipe, engine = dataclasses.replace(RECIPE, epochs=2), Engine(precision=precision, loop=loop)
+        train(NetworkConfig((3,), (4,)), data, recipe, tmp_path / precision, engine=engine, verbose=0)
+        return kp.load_run(tmp_path / precision)[0].get_weights()
+
+    exact, mixed = trained("float32"), trained("mixed_bfloat16")
+    errors = [np.abs(a - b).max() / np.abs(a).max() for a, b in zip(exact, mixed, strict=True)]
+    assert 1e-4 < np.median(errors) < 0.05, errors  # eight bits
+    # What was updated in eight bits has no others.
+    assert all((np.frombuffer(w.tobytes(), "uint32") & 0xFFFF).any() for w in mixed if w.ndim == 4)
+    assert keras.config.dtype_policy().name == "float32"
