@@ -1,30 +1,31 @@
-"""The table of errors that others publish, and the labels of ImageNet."""
-import csv
+"""The tables of our results and of the errors that others publish, and the labels of ImageNet."""
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-from keras_preact import models, pretrained
+from keras_preact import models
 from keras_preact.preprocessing import LABELS
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def published():
-    spec = importlib.util.spec_from_file_location("published", ROOT / "weights" / "published.py")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "weights" / "tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_readme_has_the_table(published):
-    assert published.table() in (ROOT / "README.md").read_text()
+def test_the_documents_have_the_tables(tables):
+    readme = (ROOT / "README.md").read_text()
+    assert tables.published() in readme
+    assert tables.results() in readme and tables.results() in (ROOT / "weights" / "README.md").read_text()
 
 
-def test_every_figure_has_a_network_a_crop_and_a_source(published):
-    rows = published.read()
+def test_every_figure_has_a_network_a_crop_and_a_source(tables):
+    rows = tables.read("published.csv")
     keys = [tuple(row[column] for column in ("source", "network", "dataset", "crop")) for row in rows]
     assert len(keys) == len(set(keys))
     for row in rows:
@@ -33,12 +34,13 @@ def test_every_figure_has_a_network_a_crop_and_a_source(published):
         assert 0 < float(row["top5_error"] or 1) < float(row["top1_error"]) < 50, row
 
 
-def test_ours_are_those_that_we_measured(published):
-    with open(pretrained.folder() / "results.csv", newline="") as file:
-        results = {(row["architecture"], row["dataset"], float(row["error_percent"])) for row in csv.DictReader(file)}
+def test_ours_are_those_that_we_measured(tables):
+    results = {
+        (row["architecture"], row["dataset"], float(row["error_percent"])) for row in tables.read("results.csv")
+    }
     ours = {
         (row["network"], row["dataset"], float(row["top1_error"]))
-        for row in published.read() if row["measured_by"] == "us"
+        for row in tables.read("published.csv") if row["measured_by"] == "us"
     }
     assert ours == results
 
@@ -50,9 +52,11 @@ def test_ours_are_those_that_we_measured(published):
     ("PreActResNet50", "timm", "224", "19.59", ""),
     ("PreActResNet200", "tf2cv `b`", "224", "18.96", "4.48"),
 ])
-def test_figures_to_know_by_heart(published, network, source, crop, top1, top5):
-    rows = [row for row in published.read() if (row["network"], row["source"], row["crop"]) == (network, source, crop)]
-    assert [(row["top1_error"], row["top5_error"]) for row in rows] == [(top1, top5)]
+def test_figures_to_know_by_heart(tables, network, source, crop, top1, top5):
+    assert [
+        (row["top1_error"], row["top5_error"]) for row in tables.read("published.csv")
+        if (row["network"], row["source"], row["crop"]) == (network, source, crop)
+    ] == [(top1, top5)]
 
 
 def test_labels_of_imagenet():

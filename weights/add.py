@@ -103,7 +103,7 @@ def published_error(config, dataset):
         if (row.config, row.data) == (config, dataset):
             return row.error, row.table.replace("table", "Table ")
     if dataset == "cifar10" and config.unit == "basic" and config.depth in ORIGINAL:
-        return ORIGINAL[config.depth], "Table 6 of [1] (original unit)"
+        return ORIGINAL[config.depth], "Table 6 of [1], original unit"
     return "", ""
 
 

@@ -1,0 +1,46 @@
+"""Print the README's tables: our results, from results.csv, and the published ImageNet errors, from published.csv.
+
+    python weights/tables.py
+"""
+import csv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DEPTHS = (18, 34, 50, 101, 152, 200)
+
+
+def read(name):
+    with open(HERE / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def results():
+    """Returns Markdown: a line for each weight of ours."""
+    return _markdown(["weights", "test error", "published", "runs", "trained"], [
+        [
+            f'`{row["architecture"]}(weights="{row["tag"]}")`', f'{float(row["error_percent"]):.2f} %',
+            f'{row["published_error_percent"]} % ({row["published_in"]})' if row["published_in"] else "",
+            row["runs"], f'{row["epochs"]} epochs, `{row["recipe"]}`',
+        ] for row in read("results.csv")
+    ])
+
+
+def published():
+    """Returns Markdown: a line for each source and crop, top-1 / top-5 error of each depth."""
+    errors = {}
+    for row in read("published.csv"):
+        if row["dataset"] == "imagenet" and row["network"].startswith("PreAct"):
+            of_depth = errors.setdefault((row["source"], row["crop"]), {})
+            depth = int(row["network"].removeprefix("PreActResNet"))
+            of_depth[depth] = f"{row['top1_error']} / {row['top5_error']}".removesuffix(" / ")
+    return _markdown(["weights", "crop", *map(str, DEPTHS)], [
+        [*key, *(of_depth.get(depth, "") for depth in DEPTHS)] for key, of_depth in errors.items()
+    ])
+
+
+def _markdown(header, rows):
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+
+
+if __name__ == "__main__":
+    print(results(), published(), sep="\n\n")
