@@ -1,4 +1,6 @@
 """The zoo's networks by name: what each builder builds."""
+import difflib
+
 from keras_preact.networks import NetworkConfig
 
 FAMILIES = {"PreActResNet": {}, "ResNet": {"order": "original"}}
@@ -16,6 +18,19 @@ def _configs():
 
 
 CONFIGS = dict(_configs())
+
+
+def named(name):
+    """Returns the `NetworkConfig` of the builder of that name.
+
+    Raises:
+        ValueError: there is none; the message names those that are called nearly so.
+    """
+    if name not in CONFIGS:
+        near = difflib.get_close_matches(str(name), CONFIGS, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "`keras-preact list` and list_models() name them all."
+        raise ValueError(f"No model is named {name!r}. {hint}")
+    return CONFIGS[name]
 
 
 def builder_name(config):

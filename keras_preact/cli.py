@@ -1,7 +1,6 @@
 """The console command `keras-preact`; every verb is one call into the package, which loads only when it is needed."""
 import argparse
 import dataclasses
-import difflib
 import importlib.util
 import io
 import json
@@ -260,7 +259,8 @@ def _network(name, weights, input_shape=None):
         name, weights = DEFAULT[0], weights or DEFAULT[1]
     import keras
 
-    from keras_preact import from_hub, hub, runs
+    from keras_preact import from_hub, hub, models, runs
+    from keras_preact.architectures import named
 
     keras.config.set_image_data_format("channels_last")
     run = (Path(name) / runs.RUN).exists()
@@ -268,10 +268,10 @@ def _network(name, weights, input_shape=None):
         if weights is not None:
             raise ValueError(f"{name} has weights of its own: leave out --weights. Received: {weights}")
         return runs.load_run(name, input_shape)[0] if run else from_hub(name, input_shape=input_shape)
-    build = _builder(name)
+    named(name)
     if weights is None:
         raise ValueError(f"Give the weights of {name}: --weights TAG, FILE or hf://owner/name.")
-    return build(weights=weights, input_shape=input_shape)
+    return getattr(models, name)(weights=weights, input_shape=input_shape)
 
 
 def _trained(options):
@@ -327,16 +327,6 @@ def _images(path):
     return files
 
 
-def _builder(name):
-    from keras_preact import models
-
-    if name not in models.CONFIGS:
-        near = difflib.get_close_matches(name, models.CONFIGS, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "`keras-preact list` names them all."
-        raise ValueError(f"No model is named {name!r}. {hint}")
-    return getattr(models, name)
-
-
 def _list(options):
     from rich.console import Console
 
@@ -361,9 +351,9 @@ def _show(options):
     from rich.console import Console
 
     from keras_preact import costs, models
+    from keras_preact.architectures import named
 
-    _builder(options.name)
-    config = models.CONFIGS[options.name]
+    config = named(options.name)
     console = Console()
     table = _table("Stage", "Layers", "Output", "Parameters", "Multiply-adds")
     for stage in costs.stages(config):

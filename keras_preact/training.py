@@ -1,6 +1,5 @@
 """The training engine: `model.fit` by a recipe, with a log, checkpoints that survive a kill, and curves."""
 import dataclasses
-import difflib
 import importlib.util
 import math
 import os
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import keras
 
-from keras_preact import datasets, models, recipes, runs, streams
+from keras_preact import datasets, recipes, runs, streams
+from keras_preact.architectures import named
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
 from keras_preact.looping import SCANS, looped, unrolled
@@ -146,7 +146,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     """
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
     engine = engine or Engine()
-    config = config_of(model)
+    config = model if isinstance(model, NetworkConfig) else named(model)
     devices = STRATEGIES[engine.strategy]()
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
@@ -184,20 +184,6 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         title = f"{run['model']} on {data.name}, {recipe.name}"
         runs.plot({"": log}, folder / runs.CURVE, title, "held-out" if hold_out else "test")
     return log
-
-
-def config_of(model):
-    """Returns the `NetworkConfig` that `model`, one or the name of a builder, stands for."""
-    if isinstance(model, NetworkConfig):
-        return model
-    if model not in models.CONFIGS:
-        near = difflib.get_close_matches(str(model), models.CONFIGS, n=3)
-        raise ValueError(
-            "`model` must be a NetworkConfig or the name of a builder"
-            + (f", such as {', '.join(near)}" if near else "; list_models() names them")
-            + f". Received: {model!r}"
-        )
-    return models.CONFIGS[model]
 
 
 def _check_batch(recipe, data, devices):

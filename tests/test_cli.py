@@ -98,7 +98,7 @@ def test_exports_that_cannot_be_made(arguments, message, tmp_path, capsys):
     (["classify", "a.png", "--weights", "imagenet"], "PreActResNet20 has 'cifar10'. Received: 'imagenet'"),
     (["classify", "a.png", "--model", "PreActResNet20"], "Give the weights of PreActResNet20: --weights"),
     (["classify", "a.png", "--model", "hf://owner/name", "--weights", "cifar10"], "has weights of its own: leave out"),
-    (["show", "VGG"], "No model is named 'VGG'. `keras-preact list` names them all."),
+    (["show", "VGG"], "No model is named 'VGG'. `keras-preact list` and list_models() name them all."),
     (["list", "VGG*"], "No model is named 'VGG*'. There are: PreActResNet20"),
 ])
 def test_wrong_commands_say_what_is_right(arguments, message, tmp_path, capsys):

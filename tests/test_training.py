@@ -201,7 +201,7 @@ def test_divergence_is_seen_where_several_steps_are_one_call(tmp_path):
 
 
 @pytest.mark.parametrize("change, pattern", [
-    ({"model": "PreActResNet21"}, "such as PreActResNet.*Received: 'PreActResNet21'"),
+    ({"model": "PreActResNet21"}, "'PreActResNet21'. Did you mean PreActResNet"),
     ({"recipe": "imagenet"}, "`recipe` must be one of 'cifar_paper'"),
     ({"recipe": dataclasses.replace(RECIPE, batch_size=100)}, "at most the 72 training images .*Received: 100"),
     ({"output": "/dev/null/run"}, "`output` must be a folder that can be written to"),
