@@ -124,7 +124,7 @@ def _parser():
     verb.add_argument("--scale", type=float, default=1.0, help="part of the epochs; reported apart (default: 1)")
     verb.add_argument("--output", default="runs/paper", help="folder (default: %(default)s)")
     verb.add_argument("--data-dir", help="folder of .npz files or image folders (default: TensorFlow Datasets)")
-    verb.add_argument("--list", action="store_true", help="show the rows and train nothing")
+    verb.add_argument("--list", action="store_true", help="show the rows and what there is of them; train nothing")
     _add_engine(verb)
     verb.set_defaults(run=_reproduce)
 
@@ -514,9 +514,10 @@ def _reproduce(options):
 
     rows = experiments.find(options.table, options.row)
     if options.list:
-        table = _table("Row", "Data", "Published error (%)")
+        table = _table("Row", "Data", "Published error (%)", "Ours")
         for row in rows:
-            table.add_row(row.row, row.data, row.published)
+            ours = experiments.results(row, options.output)
+            table.add_row(row.row, row.data, row.published, ", ".join(map(str, ours)))
         Console().print(table)
         return 0
     experiments.reproduce(rows, options.output, options.seeds, options.scale, options.data_dir, _engine(options))

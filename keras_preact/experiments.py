@@ -257,11 +257,11 @@ class Result:
         return statistics.stdev(self.errors.values()) if len(self.errors) > 1 else 0.0
 
     def __str__(self):
+        n, shortened = len(self.errors), "" if self.full else f" in {self.epochs} epochs"
         if self.median > FAIL:
-            return f"fail (n={len(self.errors)})"
-        if len(self.errors) == 1:
-            return f"{self.median:.2f} (n=1)"
-        return f"{self.median:.2f} ({self.mean:.2f} ± {self.std:.2f}, n={len(self.errors)})"
+            return f"fail (n={n}){shortened}"
+        spread = f"{self.mean:.2f} ± {self.std:.2f}, " if n > 1 else ""
+        return f"{self.median:.2f} ({spread}n={n}){shortened}"
 
 
 def results(experiment, output="runs/paper"):

@@ -39,7 +39,7 @@ def report(output="runs/paper"):
         lines += ["| row | data | paper | ours, full length | ours, shortened |", "|---|---|---|---|---|"]
         for experiment in find(table):
             full = next((str(result) for result in found[experiment] if result.full), "")
-            short = ", ".join(f"{result} in {result.epochs} epochs" for result in found[experiment] if not result.full)
+            short = ", ".join(str(result) for result in found[experiment] if not result.full)
             lines.append(f"| {experiment.row} | {experiment.data} | {experiment.published} | {full} | {short} |")
     output.mkdir(parents=True, exist_ok=True)
     figures = [*_figures(output, found), *_depths(output, found)] if importlib.util.find_spec("matplotlib") else []

@@ -2,6 +2,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -81,7 +82,8 @@ def write_run(output, experiment, seed, errors, epochs=4, end=runs.FINAL, **chan
         (folder / end).touch()
 
 
-def test_a_report_of_runs(rows, tmp_path):
+def test_a_report_of_runs(rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
     for seed, last in ((1, 5.0), (2, 10.0), (3, 6.0)):
         write_run(tmp_path, ROW, seed, [50, 4, last])  # a best epoch that does not count
     write_run(tmp_path, ROW, 1, [60, 30], epochs=2)
@@ -93,6 +95,9 @@ def test_a_report_of_runs(rows, tmp_path):
     assert "| a row | digits | 6.37 | 6.00 (7.00 ± 2.65, n=3) | fail (n=1) in 2 epochs |" in text
     assert "| another row | digits | fail | fail (n=1) |  |" in text
     assert "| the same network | digits | 6.37 | 6.00 (7.00 ± 2.65, n=3) |" in text
+    assert cli.main(["reproduce", "table2", "--list", "--output", str(tmp_path)]) == 0
+    (line,) = re.findall(r"a row .*", capsys.readouterr().out)
+    assert re.sub(" +", " ", line).strip() == "a row digits 6.37 6.00 (7.00 ± 2.65, n=3), fail (n=1) in 2 epochs"
     assert (tmp_path / "report.md").read_text() == text and "![fig](fig.png)" in text
     assert (tmp_path / "fig.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "report.csv", newline="") as file:
