@@ -56,13 +56,13 @@ def test_list_models():
     # shared with the literature: 1.7 M parameters, 0.25 G multiply-adds
     assert info["PreActResNet110"][:4] == ("PreActResNet110", 1_727_962, 252_887_680, (32, 32))
     assert info["PreActResNet200"].input_size == (224, 224)
-    assert info["PreActResNet20"].weights == ("cifar10",)
+    assert info["PreActResNet20"].weights == ("cifar10", "cifar10_paper")
     with pytest.raises(ValueError, match="No model is named 'VGG16'.*PreActResNet20"):
         kp.list_models("VGG16")
 
 
 def test_list_weights():
-    (weight,) = kp.list_weights("PreActResNet20")
+    weight, *_ = kp.list_weights("PreActResNet20")
     assert (weight.tag, weight.dataset, weight.classes, weight.measured["images"]) == ("cifar10", "cifar10", 10, 10_000)
     assert kp.list_weights("ResNet18") == []
 
@@ -137,14 +137,14 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 
 def test_an_unknown_tag_lists_those_there_are():
-    with pytest.raises(ValueError, match="PreActResNet20 has 'cifar10'. Received: 'cifar1000'"):
+    with pytest.raises(ValueError, match="PreActResNet20 has 'cifar10', 'cifar10_paper'. Received: 'cifar1000'"):
         kp.PreActResNet20(weights="cifar1000")
     with pytest.raises(ValueError, match="ResNet44 has no published weights.*'cifar10', which there is for PreActRes"):
         kp.ResNet44(weights="cifar10")
 
 
 def test_a_damaged_or_missing_published_file_is_refused(tmp_path, monkeypatch):
-    (weight,) = kp.list_weights("PreActResNet20")
+    weight, *_ = kp.list_weights("PreActResNet20")
     path = tmp_path / weight.file
     shutil.copyfile(pretrained.folder() / weight.file, path)
     content = bytearray(path.read_bytes())

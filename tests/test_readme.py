@@ -37,7 +37,7 @@ def repository():
     """The repository of the README, on loopback, with the weights that ship with the package."""
     if hub_server.LIVE:
         pytest.skip("the live Hub has no repository of that name")
-    (weight,) = kp.list_weights("PreActResNet20")
+    weight, *_ = kp.list_weights("PreActResNet20")
     measured = {key: weight.measured[key] for key in ("error", "images", "split", "crop", "selection")}
     kp.push_to_hub(kp.PreActResNet20(weights="cifar10"), "owner/name", kp.Metadata(
         "PreActResNet20", models.CONFIGS["PreActResNet20"], weight.preprocessing, LABELS["cifar10"], "cifar10", measured
