@@ -95,7 +95,8 @@ def test_exports_that_cannot_be_made(arguments, message, tmp_path, capsys):
 @pytest.mark.parametrize("arguments, message", [
     (["classify", "EMPTY"], "no image file in the folder EMPTY"),
     (["classify", "a.png", "--model", "PreActResNet21"], "'PreActResNet21'. Did you mean PreActResNet"),
-    (["classify", "a.png", "--weights", "imagenet"], "has 'cifar10', 'cifar10_paper'. Received: 'imagenet'"),
+    (["classify", "a.png", "--weights", "imagenet"],
+     "PreActResNet20 has 'cifar10', 'cifar10_paper'. Received: 'imagenet'"),
     (["classify", "a.png", "--model", "PreActResNet20"], "Give the weights of PreActResNet20: --weights"),
     (["classify", "a.png", "--model", "hf://owner/name", "--weights", "cifar10"], "has weights of its own: leave out"),
     (["show", "VGG"], "No model is named 'VGG'. `keras-preact list` and list_models() name them all."),

@@ -549,7 +549,7 @@ def test_an_indexed_weight_that_is_not_the_published_one_is_never_loaded(remote,
 def test_bundled_weights_need_no_hub(server):
     assert {w.where for w in kp.list_weights()} == {"bundled"}
     kp.PreActResNet20(weights="cifar10")
-    assert {Path(path).parent for path in kp.pull("PreActResNet20")} == {pretrained.folder()}
+    assert [Path(path).parent for path in kp.pull("PreActResNet20")] == [pretrained.folder()] * 2
     assert not server.requests
 
 

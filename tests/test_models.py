@@ -62,7 +62,8 @@ def test_list_models():
 
 
 def test_list_weights():
-    weight, *_ = kp.list_weights("PreActResNet20")
+    weight, paper = kp.list_weights("PreActResNet20")
+    assert (paper.tag, paper.dataset, paper.classes) == ("cifar10_paper", "cifar10", 10)
     assert (weight.tag, weight.dataset, weight.classes, weight.measured["images"]) == ("cifar10", "cifar10", 10, 10_000)
     assert kp.list_weights("ResNet18") == []
 
