@@ -3,6 +3,7 @@ from .evaluation import evaluate as evaluate
 from .explanation import grad_cam as grad_cam
 from .exporting import export as export
 from .finetuning import freeze as freeze
+from .finetuning import recalibrate as recalibrate
 from .finetuning import unfreeze as unfreeze
 from .importers import convert as convert
 from .metadata import Metadata as Metadata

@@ -1,5 +1,6 @@
-"""Freezing parts of a network for fine-tuning."""
+"""Fine-tuning: which parts of a network are trained, and the statistics of its batch normalizations."""
 import keras
+import numpy as np
 
 from keras_preact.checks import check_choice
 
@@ -38,6 +39,54 @@ def freeze(model, until="predictions", bn="frozen"):
 def unfreeze(model, bn="frozen"):
     """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`."""
     return freeze(model, _part(next(layer for layer in model.layers if layer.weights)), bn)
+
+
+def recalibrate(model, images, batch_size=128):
+    """Replaces the moving statistics of batch normalization by those that `images` have under the weights of now.
+
+    For images of another kind than those of training, such as darker or noisier ones; labels are not needed. For images
+    of the same kind the moving averages, which are of augmented images, are the better ones as a rule. Each layer is
+    handed what the layers before it make of a batch with its own statistics, as in training; mean and variance are then
+    those over all images ("PreciseBN", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3).
+
+    Args:
+        model: a network of the zoo; frozen batch normalizations stay as they are.
+        images: preprocessed images, hundreds or more: an array of shape (images, height, width, channels), or an
+            iterable of such batches, whose sizes may differ.
+        batch_size: of an array, in images; best that of training.
+
+    Raises:
+        ValueError: there are no images, or every batch normalization is frozen.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+    if not norms:
+        raise ValueError(
+            "`recalibrate` changes batch normalizations that are not frozen, and the model has none: call "
+            "unfreeze(model, bn='trained') before."
+        )
+    batches = images
+    if hasattr(images, "shape"):
+        batches = (images[start:start + batch_size] for start in range(0, len(images), batch_size))
+    state = list(model.non_trainable_variables)
+    place = {id(variable): i for i, variable in enumerate(state)}
+    places = [(place[id(norm.moving_mean)], place[id(norm.moving_variance)]) for norm in norms]
+    for i in sum(places, ()):
+        # So that what a step makes of them is the statistics of the batch alone, times 1 - momentum.
+        state[i] = keras.ops.zeros(state[i].shape, state[i].dtype)
+    seen, sums = 0, [(0.0, 0.0)] * len(norms)
+    for batch in batches:
+        _, new = model.stateless_call(model.trainable_variables, state, batch, training=True)
+        seen += len(batch)
+        for i, (norm, pair) in enumerate(zip(norms, places)):
+            mean, variance = (keras.ops.convert_to_numpy(new[j]).astype("float64") / (1 - norm.momentum) for j in pair)
+            total, squares = sums[i]
+            sums[i] = total + len(batch) * mean, squares + len(batch) * (variance + mean**2)
+    if not seen:
+        raise ValueError("`images` must hold at least one image. Received: none")
+    for norm, (total, squares) in zip(norms, sums):
+        mean = total / seen
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(np.maximum(squares / seen - mean**2, 0))
 
 
 def _part(layer):

@@ -71,7 +71,7 @@ def test_backends_agree_and_read_each_others_weights(backend, expected):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
-@pytest.mark.parametrize("module", ["test_training", "test_looping"])
+@pytest.mark.parametrize("module", ["test_training", "test_looping", "test_finetuning"])
 def test_training_works_on_jax_without_tensorflow(module, tmp_path):
     run_python("""
 import sys

@@ -27,7 +27,7 @@ OUTSIDE = {
     "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
-    "evaluation": {"keras", "numpy"}, "finetuning": {"keras"},
+    "evaluation": {"keras", "numpy"}, "finetuning": {"keras", "numpy"},
     "benchmarking": {"keras", "numpy", "tensorflow", "onnxruntime"},
     "signals": {"keras", "numpy", "tensorflow", "rich"},
     "pyramid": {"keras"}, "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},

@@ -72,6 +72,20 @@ def test_an_index_entry_is_complete_and_true(weight):
     assert float(log[-1]["test_error"]) == pytest.approx(weight.measured["error"], abs=0.03)
 
 
+def test_recalibration_adapts_to_images_of_little_contrast(sample):
+    images, labels = sample
+    model = kp.PreActResNet20(weights="cifar10")
+    x = kp.preprocess_input((0.3 * images + 90).astype("uint8"))
+
+    def wrong():
+        return (keras.ops.convert_to_numpy(model.predict_on_batch(x[1::2])).argmax(1) != labels[1::2]).sum()
+
+    before = wrong()
+    kp.recalibrate(model, x[::2])
+    # 202 and 48 of 500 when this was written.
+    assert before > 180 and wrong() < 60
+
+
 def test_every_weight_has_its_row_of_results():
     with open(pretrained.folder() / "results.csv", newline="") as file:
         rows = {(row["architecture"], row["tag"]): row for row in csv.DictReader(file)}
