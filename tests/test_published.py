@@ -24,6 +24,18 @@ def test_the_documents_have_the_tables(tables):
     assert tables.results() in readme and tables.results() in (ROOT / "weights" / "README.md").read_text()
 
 
+def test_shortened_runs_have_a_column_of_their_own(tables, monkeypatch):
+    row = {
+        "architecture": "PreActResNet20", "tag": "t", "error_percent": "8.5", "published_in": "", "runs": "1",
+        "recipe": "cifar_paper",
+    }
+    monkeypatch.setattr(tables, "read", lambda name: [row | {"epochs": "164"}, row | {"epochs": "30"}])
+    header, _, whole, short = tables.results().splitlines()
+    assert header == "| weights | test error | shortened | published | runs | trained |"
+    assert whole == '| `PreActResNet20(weights="t")` | 8.50 % |  |  | 1 | 164 epochs, `cifar_paper` |'
+    assert short == '| `PreActResNet20(weights="t")` |  | 8.50 % |  | 1 | 30 of 164 epochs, `cifar_paper` |'
+
+
 def test_every_figure_has_a_network_a_crop_and_a_source(tables):
     rows = tables.read("published.csv")
     keys = [tuple(row[column] for column in ("source", "network", "dataset", "crop")) for row in rows]
