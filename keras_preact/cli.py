@@ -367,7 +367,8 @@ def _show(options):
     for weight in models.list_weights(options.name):
         console.print(
             f"weights={weight.tag!r}: {weight.measured['error']:.2f} % error on {weight.measured['split']} "
-            f"({weight.measured['selection']}), recipe {weight.made['recipe']}, {weight.licence}, {weight.where}",
+            f"({weight.measured['selection']}), {weight.made['epochs']} epochs of {weight.made['recipe']}, "
+            f"{weight.licence}, {weight.where}",
             highlight=False, soft_wrap=True,
         )
     return 0

@@ -198,4 +198,6 @@ def test_recipes(capsys):
 
 def test_show_tells_the_error_of_the_weights(capsys):
     cli.main(["show", "PreActResNet20"])
-    assert re.search(r"weights='cifar10': \d\.\d\d % error on cifar10 test \(last epoch\)", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    line = r"weights='cifar10': \d\.\d\d % error on cifar10 test \(last epoch\), 75 epochs of cifar_short, Apache-2.0, "
+    assert re.search(line, out)
