@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_preact.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
-from keras_preact.streams import Files, Records, Stream, held_out, naming_unreadable, read_views
+from keras_preact.streams import Files, Records, Stream, held_out, naming_unreadable, read_views, tensorflow
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 HOLDOUT = 5000
@@ -206,6 +206,7 @@ def from_tfds(name):
     """Returns the `Data`, or the `Stream`, of a TensorFlow data set that is prepared on this machine."""
     what = f"{name!r} is neither an .npz file nor a folder; a TensorFlow data set"
     _require(what, "tensorflow_datasets", "tensorflow")
+    tensorflow()
     import tensorflow_datasets as tfds
 
     try:

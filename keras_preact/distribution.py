@@ -1,5 +1,6 @@
 """What a run is shared out over: one device, the devices of a machine, or several machines."""
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -50,10 +51,16 @@ class Devices:
         return max(n for n in range(devices, max(most, devices) + 1, devices) if local % n == 0)
 
 
+def _one():
+    # On TensorFlow, without a strategy, Keras draws no batch and builds what it traces.
+    return Devices() if keras.backend.backend() == "tensorflow" else Devices(model=_Built)
+
+
 def _mirrored():
     return _of_strategy(_tensorflow("mirrored").distribute.MirroredStrategy())
 
 
+@functools.cache  # a process can have one
 def _multi_worker():
     tf = _tensorflow("multi-worker")
     text = os.environ.get("TF_CONFIG", "")
@@ -81,7 +88,7 @@ def _jax():
         keras.distribution.initialize()
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     index, count = jax.process_index(), jax.process_count()
-    return Devices(jax.device_count(), index == 0, (index, count), distribution.scope)
+    return Devices(jax.device_count(), index == 0, (index, count), distribution.scope, model=_Built)
 
 
 def _tensorflow(strategy):
@@ -95,27 +102,38 @@ def _tensorflow(strategy):
     return tf
 
 
-def _of_strategy(strategy, model=keras.Model):
+def _of_strategy(strategy, model=None):
     return Devices(
         strategy.num_replicas_in_sync, strategy.extended.should_checkpoint, scope=strategy.scope, strategy=strategy,
-        model=model,
+        model=model or _Built,
     )
 
 
-STRATEGIES = {"none": Devices, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax}
+STRATEGIES = {"none": _one, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax}
 
 
-class _MultiWorkerModel(keras.Model):
-    """A network that `fit` can train under MultiWorkerMirroredStrategy, which plain Keras models cannot (keras#20585).
+class _Built(keras.Model):
+    """A network whose `fit` takes its shapes from zeros.
 
-    What fit builds metrics from are values of all replicas, which have no shape; and it averages the results of a step
-    over an axis that scalars lack.
+    Keras would draw a batch to see them, under tf.distribute before each pass. What its threads had made ready by then
+    they would serve once more in front of the pass, and as many batches at its end would be left for the next one.
     """
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _symbolic_build(self, iterator=None, data_batch=None):
         shapes = (1, *self.input_shape[1:]), (1, *self.output_shape[1:])
+        super()._symbolic_build(data_batch=tuple(keras.ops.zeros(shape) for shape in shapes))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=tuple(keras.ops.zeros(shape) for shape in shapes))
+            self._symbolic_build()
+
+
+class _MultiWorkerModel(_Built):
+    """A network that `fit` can train under MultiWorkerMirroredStrategy, which plain Keras models cannot (keras#20585).
+
+    What fit would build metrics from are values of all replicas, which have no shape; and it averages the results of a
+    step over an axis that scalars lack.
+    """
 
     def train_step(self, data):
         return {name: keras.ops.reshape(value, (1,)) for name, value in super().train_step(data).items()}

@@ -69,7 +69,13 @@ class Recipe:
     size: int | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "drops", tuple(self.drops))
+        if isinstance(self.drops, list):
+            object.__setattr__(self, "drops", tuple(self.drops))
+        for field in dataclasses.fields(self):
+            kind, value = field.type, getattr(self, field.name)
+            if not isinstance(value, kind | int if kind in (float, float | None) else kind):
+                name = getattr(kind, "__name__", kind)
+                raise ValueError(f"`{field.name}` must be of the type {name}. Received: {value!r}")
         for field, choices in CHOICES.items():
             check_choice(field, getattr(self, field), choices)
         for field in ("epochs", "batch_size", "learning_rate"):

@@ -3,11 +3,12 @@
 Training images go through `tf.data`; test images through Pillow, as those did that other zoos were measured on.
 """
 import dataclasses
+import functools
 import io
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import keras
 import numpy as np
@@ -23,7 +24,19 @@ from keras_preact.preprocessing import (
 )
 
 IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 224 / 256, "bicubic")
+UNDECODABLE = ("InvalidArgumentError", "UnknownError")
 BUFFER = 4096  # encoded images that are shuffled at a time, from files in random order
+
+
+@functools.cache
+def tensorflow():
+    """Returns TensorFlow, which leaves the GPUs alone where it only feeds another backend."""
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        with suppress(RuntimeError):  # TensorFlow was at work before
+            tf.config.set_visible_devices([], "GPU")
+    return tf
 
 
 class Files:
@@ -49,7 +62,7 @@ class Files:
 
     def shuffled(self, seed):
         """Returns a `tf.data.Dataset` of (encoded image, label) in an order that follows from `seed`."""
-        import tensorflow as tf
+        tf = tensorflow()
 
         paths, labels = tf.constant([str(path) for path in self.paths]), tf.constant(self.labels, "int32")
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self)), seed)
@@ -81,7 +94,7 @@ class Records:
 
     def shuffled(self, seed):
         """As `Files.shuffled`: files in random order, 16 at a time, and `BUFFER` images in random order."""
-        import tensorflow as tf
+        tf = tensorflow()
 
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._files())), seed)
         of_images = tf.random.stateless_uniform((), seed, maxval=2**31 - 1, dtype="int64")
@@ -91,7 +104,7 @@ class Records:
         return self.builder.info.splits[f"{self.split}[{self.start}:{self.stop}]"].file_instructions
 
     def _records(self, order, cycle_length=1):
-        import tensorflow as tf
+        tf = tensorflow()
 
         names, skip, take = zip(*((str(file.filename), file.skip, file.take) for file in self._files()))
         names, skip, take = tf.constant(names), tf.constant(skip, "int64"), tf.constant(take, "int64")
@@ -158,7 +171,7 @@ class Stream:
             seed, epoch: integers.
             part: (index, count): which of so many equal parts of each batch.
         """
-        import tensorflow as tf
+        tf = tensorflow()
 
         from keras_preact import augmentation
 
@@ -192,7 +205,7 @@ class Stream:
 
     def validation(self, batch, part=(0, 1)):
         """Returns what `fit` measures on: normalized test images and one-hot targets, or one of equal parts of them."""
-        import tensorflow as tf
+        tf = tensorflow()
 
         targets = np.eye(len(self.labels), dtype="float32")
         index, count = part
@@ -251,9 +264,9 @@ def naming_unreadable(data):
     try:
         yield
     except Exception as error:
-        # Pillow's errors on what is in a file have no number.
+        # Pillow's errors on what is in a file have no number; TensorFlow's have names.
         undecodable = isinstance(error, OSError) and error.errno is None
-        if isinstance(data, Stream) and (undecodable or type(error).__module__.startswith("tensorflow")):
+        if isinstance(data, Stream) and (undecodable or type(error).__name__ in UNDECODABLE):
             _refuse_unreadable(data)
         raise
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 from keras_preact import datasets, recipes, runs, streams
-from keras_preact.architectures import named
+from keras_preact.architectures import CONFIGS, named
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
 from keras_preact.looping import SCANS, looped, unrolled
@@ -35,10 +35,10 @@ class Engine:
             `keras.distribution.DataParallel`, on several as `keras.distribution.initialize` takes them from the
             environment (KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES, _PROCESS_ID); there the batch is
             normalized as a whole.
-        precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
-        jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, but for TensorFlow on a CPU, which is
-            faster without.
-        steps_per_execution: training steps in one call of the compiled function.
+        precision: Keras's dtype policy: "float32", "float64", "mixed_bfloat16" or "mixed_float16".
+        jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, which on TensorFlow does so on one GPU.
+        steps_per_execution: training steps in one call of the compiled function; a divisor of the steps of an epoch
+            where images are read while they are used.
         batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
         rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
             root of the depth.
@@ -58,9 +58,16 @@ class Engine:
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
+        # Files of weights, and statistics, are of float32.
+        check_choice("precision", self.precision, ("float32", "float64", "mixed_bfloat16", "mixed_float16"))
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
         check_choice("loop", self.loop, (True, False, "auto"))
+        if self.batch_norm == "synchronized" and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "batch_norm='synchronized' is of TensorFlow's strategies; JAX normalizes over the whole batch anyway. "
+                f"Received: the backend {keras.backend.backend()!r}"
+            )
         if self.loop is True and not self._can_loop():
             raise ValueError(
                 f"loop=True wants the strategy 'none' or 'jax', on one of the backends {', '.join(SCANS)}. "
@@ -82,7 +89,7 @@ class Engine:
             # On CPUs XLA does not thread what is inside a loop; without, it runs out of memory while it compiles.
             return config.depth >= (100 if _accelerators() else 500)
         # XLA would compile every unit by itself, loop or not.
-        return config.depth >= 100 and not _jit(self.jit_compile)
+        return config.depth >= 100 and not (_accelerators() if self.jit_compile == "auto" else self.jit_compile)
 
 
 class SGD(keras.optimizers.SGD):
@@ -151,9 +158,9 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
         data = data.hold_out(hold_out)
-    _check_batch(recipe, data, devices)
+    _check_batch(recipe, data, devices, engine)
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
-    run = _describe(model, config, data, recipe, seed, engine) | {"hold_out": hold_out}
+    run = _describe(config, data, recipe, seed, engine) | {"hold_out": hold_out}
     folder, steps = Path(output), data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)
     if devices.chief:
@@ -167,7 +174,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     try:
         with devices.scope(), deep_enough(config), streams.naming_unreadable(data):
             network = compiled(config, data, recipe, rates, engine, devices.model)
-            epoch = _restore(network, folder) // steps
+            epoch = _restore(network, folder, steps)
             if epoch < recipe.epochs:
                 network.fit(
                     **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
@@ -186,7 +193,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     return log
 
 
-def _check_batch(recipe, data, devices):
+def _check_batch(recipe, data, devices, engine):
     if recipe.batch_size > data.train_images:
         raise ValueError(
             f"`batch_size` must be at most the {data.train_images} training images of {data.name}. "
@@ -197,13 +204,19 @@ def _check_batch(recipe, data, devices):
             f"The batch is shared out over {devices.replicas} devices, so `batch_size` must be a multiple of "
             f"{devices.replicas}. Received: {recipe.batch_size}"
         )
+    steps = data.train_images // recipe.batch_size
+    if isinstance(data, streams.Stream) and steps % engine.steps_per_execution:
+        raise ValueError(
+            f"Images that are read while they are used come without end, so `steps_per_execution` must divide the "
+            f"{steps} steps of an epoch. Received: {engine.steps_per_execution}"
+        )
 
 
-def _describe(model, config, data, recipe, seed, engine):
+def _describe(config, data, recipe, seed, engine):
     """What is written down of a run: all that determines its result, and where it ran."""
     images = {"train_images": data.train_images, "test_images": data.test_images, "classes": len(data.labels)}
     return {
-        "model": model if isinstance(model, str) else "custom",
+        "model": next((name for name, known in CONFIGS.items() if known == config), "custom"),
         "config": dataclasses.asdict(config),
         "data": {"name": data.name} | images | {"preprocessing": dataclasses.asdict(data.preprocessing)},
         "labels": list(data.labels),
@@ -244,7 +257,7 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model):
             SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
             keras.losses.CategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            jit_compile=_jit(engine.jit_compile),
+            jit_compile=engine.jit_compile,
             steps_per_execution=engine.steps_per_execution,
         )
     form.optimizer.build(form.trainable_variables)
@@ -255,20 +268,12 @@ def _accelerators():
     return [device for device in _devices() if not device.startswith("cpu")]
 
 
-def _jit(wish):
-    # On CPUs TensorFlow's own kernels are about twice as fast as XLA's.
-    if wish == "auto" and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    return wish
-
-
-def _restore(network, folder):
-    """Loads the checkpoint, if there is one, and returns the number of steps behind it."""
+def _restore(network, folder, steps):
+    """Loads the checkpoint, if there is one, and returns the number of epochs, of so many steps, behind it."""
     if (folder / runs.CHECKPOINT).exists():
         network.load_weights(folder / runs.CHECKPOINT)
-    return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
+    # Steps whose gradients overflowed in mixed_float16 are not counted.
+    return math.ceil(int(keras.ops.convert_to_numpy(network.optimizer.iterations)) / steps)
 
 
 def _save(network, path, chief):

@@ -11,7 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import replicas
 
+from keras_preact import evaluate, load_run
 from keras_preact.runs import read_log
 from keras_preact.training import Engine, train
 
@@ -78,6 +80,13 @@ def test_mirrored_training(mirrored):
     folder, found = mirrored
     assert found["epochs"] == 3 and (folder / "final.weights.h5").exists()
     assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["refused"]
+
+
+@on_tensorflow
+def test_the_log_of_mirrored_training_tells_the_error_on_every_test_image(mirrored):
+    folder, _ = mirrored
+    report = evaluate(load_run(folder)[0], replicas.images())
+    assert report.images == 40 and read_log(folder / "log.csv")[-1]["test_error"] == f"{report.top1_error:.2f}"
 
 
 @on_tensorflow

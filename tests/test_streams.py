@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import datasets
+from keras_preact import datasets, streams
 from keras_preact.networks import NetworkConfig
 from keras_preact.preprocessing import load_image
 from keras_preact.recipes import Recipe
@@ -316,6 +316,18 @@ def test_unreadable_photographs_are_named_when_they_are_met(folder, tmp_path):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:300])
     with pytest.raises(ValueError, match=r"2 files of .* cannot be read as images; remove them:\n  .*3.jpg\n  .*6.jpg"):
         kp.train(NETWORK, tmp_path, RECIPE, tmp_path / "run", verbose=0)
+
+
+def test_steps_of_one_call_that_cross_epochs_are_refused(stream, tmp_path):
+    with pytest.raises(ValueError, match=r"`steps_per_execution` must divide the \d+ steps of an epoch. Received: 99"):
+        kp.train(NETWORK, stream, RECIPE, tmp_path / "run", engine=kp.Engine(steps_per_execution=99))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_errors_of_tensorflow_do_not_read_every_photograph(stream, monkeypatch):
+    monkeypatch.setattr(streams, "_refuse_unreadable", None)
+    with pytest.raises(tf.errors.ResourceExhaustedError), streams.naming_unreadable(stream):
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
 
 
 def test_recipes_and_data_that_do_not_go_together():

@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -21,10 +22,11 @@ RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", wa
 @pytest.fixture(scope="module")
 def data():
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 104)
-    images = rng.integers(0, 128, (104, 8, 8, 3)) + 32 * labels[:, None, None, None]
+    # 20 steps an epoch, more than Keras makes ready.
+    labels = rng.integers(0, 4, 362)
+    images = rng.integers(0, 128, (362, 8, 8, 3)) + 32 * labels[:, None, None, None]
     images, labels = images.astype("uint8"), labels.astype("uint8")
-    return {"x_train": images[:72], "y_train": labels[:72], "x_test": images[72:], "y_test": labels[72:]}
+    return {"x_train": images[:330], "y_train": labels[:330], "x_test": images[330:], "y_test": labels[330:]}
 
 
 def rates(recipe, steps, at):
@@ -64,6 +66,10 @@ def test_recipes_are_frozen_and_checked():
         ({"schedule": "linear"}, "`schedule` must be one of 'steps', 'cosine'. Received: 'linear'"),
         ({"epochs": 0}, "`epochs` must be positive. Received: 0"),
         ({"schedule": "steps"}, "give `warmup_rate`"),
+        ({"nesterov": "False"}, "`nesterov` must be of the type bool. Received: 'False'"),
+        ({"learning_rate": ".1"}, "`learning_rate` must be of the type float. Received: '.1'"),
+        ({"warmup_rate": "0.1"}, r"`warmup_rate` must be of the type float \| None. Received: '0.1'"),
+        ({"drops": 0.5}, "`drops` must be of the type tuple. Received: 0.5"),
     ):
         with pytest.raises(ValueError, match=pattern):
             dataclasses.replace(RECIPE, **change)
@@ -77,7 +83,7 @@ def test_a_warm_up_longer_than_the_run_is_refused(recipe, falls):
 
 
 def test_a_recipe_that_does_not_fit_leaves_no_folder(data, tmp_path):
-    with pytest.raises(ValueError, match="`warmup_steps` must be less than the 12 steps .* 4 an epoch.* Received: 780"):
+    with pytest.raises(ValueError, match="`warmup_steps` must be less than the 60 steps .* 20 an epoch.*Received: 780"):
         train(NETWORK, data, dataclasses.replace(RECIPE, warmup_steps=780), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -160,7 +166,7 @@ def test_what_a_run_leaves_behind(data, whole):
     assert float(log[-1]["loss"]) < float(log[0]["loss"])
     run = json.loads((whole / "run.json").read_text())
     assert run["seed"] == 7 and Recipe(**run["recipe"]) == RECIPE and NetworkConfig(**run["config"]) == NETWORK
-    assert run["data"]["train_images"] == 72 and run["labels"] == ["0", "1", "2", "3"]
+    assert run["data"]["train_images"] == 330 and run["labels"] == ["0", "1", "2", "3"]
     assert run["environment"]["keras"] == keras.version()
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert not list(whole.glob("new*"))
@@ -203,7 +209,7 @@ def test_divergence_is_seen_where_several_steps_are_one_call(tmp_path):
 @pytest.mark.parametrize("change, pattern", [
     ({"model": "PreActResNet21"}, "'PreActResNet21'. Did you mean PreActResNet"),
     ({"recipe": "imagenet"}, "`recipe` must be one of 'cifar_paper'"),
-    ({"recipe": dataclasses.replace(RECIPE, batch_size=100)}, "at most the 72 training images .*Received: 100"),
+    ({"recipe": dataclasses.replace(RECIPE, batch_size=400)}, "at most the 330 training images .*Received: 400"),
     ({"output": "/dev/null/run"}, "`output` must be a folder that can be written to"),
 ])
 def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, data, tmp_path, monkeypatch):
@@ -211,6 +217,24 @@ def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, d
     arguments = {"model": NETWORK, "data": data, "recipe": RECIPE, "output": tmp_path / "run"} | change
     with pytest.raises(ValueError, match=pattern):
         train(**arguments)
+
+
+def test_steps_that_overflowed_are_not_trained_again(tmp_path):
+    """In mixed_float16 they are not counted: 3 epochs of 20 steps were 60 or some fewer."""
+    for iterations, epochs in ((0, 0), (20, 1), (41, 3), (60, 3)):
+        network = SimpleNamespace(optimizer=SimpleNamespace(iterations=np.int64(iterations)))
+        assert training._restore(network, tmp_path, steps=20) == epochs
+
+
+def test_a_precision_whose_weights_are_not_float32_is_refused():
+    with pytest.raises(ValueError, match="`precision` must be one of 'float32', .*'mixed_float16'. Received: 'bfloat"):
+        Engine(precision="bfloat16")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow synchronizes")
+def test_batch_norm_that_cannot_be_synchronized_is_refused():
+    with pytest.raises(ValueError, match="'synchronized' is of TensorFlow's strategies"):
+        Engine(batch_norm="synchronized")
 
 
 def test_an_unknown_strategy_lists_those_there_are():
