@@ -27,7 +27,7 @@ def export_savedmodel(
     - "serving_default" takes `images`, uint8 of shape (n, height, width, channels), of any height and width. They are
       resized and cropped at their centre as `load_image` does, and normalized. It returns `probabilities` (n, classes)
       as float32 and, of the `top` best classes, best first, `top_classes`, `top_labels` and `top_probabilities`.
-    - "serving_bytes" takes `image_bytes`, n strings that are JPEG, PNG, WebP, BMP or GIF files (of an animation, the
+    - "serving_bytes" takes `image_bytes`, n strings that are JPEG, PNG, WebP, BMP or GIF files (of an animated GIF, the
       first image); a JPEG is turned upright as its EXIF data say. It returns the same, and `valid`, which is false
       where a string is no image or is damaged: there probabilities are 0, classes -1 and labels "", and the other
       images get what they get without it.
@@ -168,6 +168,8 @@ def _decode(encoded, preprocessing):
     """Returns (images of the network's size, black ones for what cannot be decoded; whether each could be)."""
     import tensorflow as tf
 
+    from keras_preact import augmentation
+
     channels = len(preprocessing.mean)
     blank = tf.zeros((*preprocessing.size, channels), "uint8"), False
 
@@ -176,7 +178,7 @@ def _decode(encoded, preprocessing):
             tf.io.is_jpeg(file),
             # The default is faster, and other pixels than Pillow's.
             lambda: tf.io.decode_jpeg(file, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(file, channels, expand_animations=False),
+            lambda: augmentation.decode(file, channels),
         )
         image = _turned(tf.ensure_shape(image, (None, None, channels)), orientation)
         return _fit(image[None], preprocessing)[0], True

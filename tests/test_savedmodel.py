@@ -122,8 +122,15 @@ def test_formats_are_decoded_as_pillow_does(format, options, tolerance, signatur
     np.testing.assert_allclose(outputs["probabilities"], by_pillow(model, files), atol=tolerance)
 
 
-def test_grey_and_transparent_images(signatures, model):
+def test_grey_and_transparent_images_palettes_and_animations(signatures, model):
     files = [encoded(Image.open(FILES[0]).convert(mode), "PNG") for mode in ("L", "RGBA", "P", "1", "LA")]
+    transparent, coloured = Image.open(FILES[1]).convert("RGBA"), Image.open(FILES[2])
+    transparent.putalpha(77)
+    files += [
+        encoded(transparent, "WEBP", lossless=True, exact=True),
+        encoded(coloured, "GIF", save_all=True, append_images=[coloured.rotate(180)]),
+        encoded(coloured.quantize(100), "BMP"), encoded(coloured.convert("L"), "BMP"),
+    ]
     outputs = signatures["serving_bytes"](files)
     assert outputs["valid"].all()
     np.testing.assert_allclose(outputs["probabilities"], by_pillow(model, files), atol=1e-5)
@@ -183,6 +190,8 @@ def test_a_corrupt_image_is_marked_and_does_not_touch_its_neighbours(signatures)
     files = [file.read_bytes() for file in FILES[:3]]
     jpeg = encoded(Image.open(FILES[3]).resize((90, 90)), "JPEG")
     corrupt = [b"", b"no image", files[0][:200], files[0][:-20], jpeg[:len(jpeg) // 2], b"\xff\xd8\xff" + bytes(99)]
+    # TensorFlow cannot decode an animated WebP.
+    corrupt.append(encoded(Image.open(FILES[3]), "WEBP", save_all=True, append_images=[Image.open(FILES[4])]))
     whole = signatures["serving_bytes"]([files[0], *files[1:2] * len(corrupt), files[2]])
     mixed = signatures["serving_bytes"]([files[0], *corrupt, files[2]])
     assert mixed["valid"].tolist() == [True, *[False] * len(corrupt), True]
