@@ -1,6 +1,6 @@
 """Exports a network with its weights to each runtime; measures its error on the test images, and its speed, in turn.
 
-    pip install "keras_preact[onnx,litert,openvino]"
+    pip install ".[onnx,litert,openvino]"
     python examples/benchmark_exports.py --data cifar10
 
 Speeds are ratios to the first runtime, of the median of the rounds, with the range over them.

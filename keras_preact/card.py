@@ -60,7 +60,7 @@ def write(metadata, repository):
         repository: "owner/name".
     """
     config, preprocessing, measured = metadata.config, metadata.preprocessing, metadata.measured
-    cost = costs.count(config, preprocessing.size, len(metadata.labels))
+    cost = costs.count(config, preprocessing.size, len(metadata.labels), len(preprocessing.mean))
     size = "x".join(map(str, preprocessing.size))
     body = _BODY.format(
         **measured, repository=repository, architecture=metadata.architecture, dataset=metadata.dataset,

@@ -66,7 +66,8 @@ def _parser():
     verb.add_argument("--output", required=True, help="folder for the log, checkpoints and final weights")
     verb.add_argument("--epochs", type=_positive, help="instead of the recipe's; its schedule scales with them")
     verb.add_argument("--batch-size", type=_positive, help="instead of the recipe's")
-    verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe")
+    verb.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                      help="any other field of the recipe, as JSON: nesterov=true, drops=[0.5,0.75]")
     verb.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     _add_engine(verb)
     verb.add_argument("--hold-out", type=_positive, metavar="IMAGES", default=0,
@@ -420,7 +421,7 @@ def _evaluate(options):
     from keras_preact import evaluation, pretrained
 
     # Of any size, so that the crop may be another than the weights were trained on.
-    model = _network(options.model, options.weights, (None, None, 3))
+    model = _network(options.model, options.weights, (None, None, None))
     report = evaluation.evaluate(
         model, options.data, getattr(model, "preprocessing", None), options.views, options.crop, options.resize
     )

@@ -29,29 +29,30 @@ class Stage(NamedTuple):
     cost: Cost
 
 
-def count(config, size=None, classes=None):
+def count(config, size=None, classes=None, channels=3):
     """Returns the `Cost` of the whole network; arguments as for `stages`."""
-    return sum((stage.cost for stage in stages(config, size, classes)), Cost())
+    return sum((stage.cost for stage in stages(config, size, classes, channels)), Cost())
 
 
-def stages(config, size=None, classes=None):
+def stages(config, size=None, classes=None, channels=3):
     """Returns the `Stage` rows of a network with its top, from stem to head.
 
     Args:
         config: a `NetworkConfig`.
         size: (height, width) of the input; default 32x32, or 224x224 with the ImageNet stem.
         classes: outputs of the head; default 10, or 1000 with the ImageNet stem.
+        channels: of the images.
     """
     large = config.stem == "conv7x7_pool"
     size = tuple(size or config.input_size)
     order, width = ORDERS[config.order], config.widths[0]
     first = Conv(width, *((7, 2) if large else (3, 1)))
     size = _shrink(size, first.strides)
-    cost = _conv(first, 3, size, config.use_bias) + _bn(order.between, width)
+    cost = _conv(first, channels, size, config.use_bias) + _bn(order.between, width)
     if config.first_activation != "unit":
         cost += _bn(order.before, width)
     if config.normalize_input:
-        cost += Cost(3, 6)
+        cost += Cost(channels, 2 * channels)
     label = f"{first.kernel}x{first.kernel}, {width}"
     if large:
         size, label = _shrink(size, 2), f"{label}, stride 2; 3x3 max-pool, stride 2"

@@ -85,7 +85,8 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
     Args:
         model: a network with its top, whose outputs are logits or probabilities.
         data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
-        preprocessing: a `Preprocessing`, what the weights were trained with; default that of `data`.
+        preprocessing: a `Preprocessing`, what the weights were trained with; default that of `model` or, if it has
+            none, of `data`.
         views: of each image, whose outputs are averaged: "single", the central crop; "flip", that and its mirror
             image; "ten_crop", the four corners and the centre, and their mirror images.
         crop: side of a view in pixels, or its (height, width); default that of `preprocessing`.
@@ -102,7 +103,7 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
     """
     check_choice("views", views, VIEWS)
     data = datasets.load(data)
-    preprocessing = preprocessing or data.preprocessing
+    preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
     preprocessing = _cropped(preprocessing, crop, resize, data)
     shape = preprocessing.input_shape
     if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):

@@ -217,7 +217,7 @@ def _measure(experiment, folder, data, verbose):
     path = folder / _measured(experiment)
     if path.exists():
         return
-    model, _ = runs.load_run(folder, (None, None, 3))
+    model, _ = runs.load_run(folder, (None, None, None))
     crop, resize = experiment.test
     measured = evaluation.evaluate(model, data, model.preprocessing, crop=crop, resize=resize, verbose=verbose)
     errors = {"top1_error": measured.top1_error, "top5_error": measured.top5_error}

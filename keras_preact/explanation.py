@@ -51,12 +51,13 @@ def grad_cam(model, x, classes=None):
 
 
 def overlay(image, heat):
-    """Returns the Pillow image of `image`, uint8 (height, width, 3), with `heat` from 0 to 1 over it in colours."""
+    """Returns the Pillow image of `image`, uint8 (height, width, channels), with `heat`, 0 to 1, over it in colours."""
     from PIL import Image
 
     factor = max(1, round(SIDE / min(image.shape[:2])))
     size = image.shape[1] * factor, image.shape[0] * factor
-    photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST))
+    photo = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    photo = np.asarray(photo.resize(size, Image.Resampling.NEAREST))
     heat = np.asarray(Image.fromarray(heat.astype("float32")).resize(size, Image.Resampling.BILINEAR))
     stops = np.linspace(0, 1, len(COLOURS))
     colours = np.stack([np.interp(heat, stops, channel) for channel in COLOURS.T], -1)

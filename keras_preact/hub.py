@@ -128,8 +128,8 @@ def listed(repository, commit, files):
         if large:
             paths.append(fetch(repository, commit, file, large.sha256))
         else:
-            with explained(repository, commit, file):
-                paths.append(_download(repository, commit, file, None))
+            compare = _compared(_git_digest, "git hash", infos[file].blob_id)
+            paths.append(_checked(repository, commit, file, None, compare))
     return paths[0].parent
 
 
@@ -148,13 +148,17 @@ def fetch(repository, commit, file, sha256, cache=None):
     Raises:
         HubError: the file cannot be had, or is not the published one.
     """
-    def compared(path):
+    return _checked(repository, commit, file, cache, _compared(digest, "sha256", sha256))
+
+
+def _compared(digest, name, expected):
+    def compare(path):
         found = digest(path)
-        if found != sha256:
-            raise ValueError(f"its sha256 is {found} instead of {sha256}")
+        if found != expected:
+            raise ValueError(f"its {name} is {found} instead of {expected}")
         return path
 
-    return _checked(repository, commit, file, cache, compared)
+    return compare
 
 
 def _checked(repository, commit, file, cache, check):
@@ -187,6 +191,11 @@ def cached(repository, commit, file):
 def digest(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git_digest(path):
+    content = Path(path).read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _download(repository, commit, file, cache, force=False):

@@ -5,6 +5,8 @@ import os
 import warnings
 from typing import NamedTuple
 
+import keras
+
 from keras_preact import costs, hub, preprocessing, pretrained
 from keras_preact.architectures import CONFIGS, builder_name
 from keras_preact.networks import ResNet, check_top
@@ -20,8 +22,9 @@ _DOCSTRING = """Builds {name}: {what}.
             zoo, as "imagenet" does, brings its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
-            "channels_first"; height and width may be None and are at least {stride}. Default: {size}x{size}x3, or the
-            size that converted weights tell, and any height and width where `include_top` is False.
+            "channels_first"; height and width may be None and are at least {stride}, and with weights channels None
+            are theirs. Default: {size}x{size}x3, or the size that converted weights tell, and any height and width
+            where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
         classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
@@ -40,8 +43,8 @@ _DOCSTRING = """Builds {name}: {what}.
 
     Example:
 
-    >>> model = keras_preact.{name}()
-    >>> probabilities = model.predict(keras_preact.preprocess_input(images))
+    >>> model = keras_preact.{name}(weights="hf://owner/name")
+    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
 
     Reference: {reference}.
     """
@@ -89,6 +92,7 @@ def _build(architecture, weights, classes, **arguments):
     arguments["config"] = getattr(known, "config", arguments["config"])
     if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
         arguments["input_shape"] = known.preprocessing.input_shape
+    arguments["input_shape"] = pretrained.completed(arguments["input_shape"], layers)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
     if top and classes is None:
@@ -159,7 +163,12 @@ def _converted(address):
     if not path.exists():
         folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        importers.convert("timm", folder, repository.split("/")[1], path)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")  # the file is for all policies
+        try:
+            importers.convert("timm", folder, repository.split("/")[1], path)
+        finally:
+            keras.config.set_dtype_policy(policy)
     return path
 
 
@@ -177,7 +186,7 @@ def _check_config(architecture, config, weights, published):
 
 def _check_channels(layers, architecture, input_tensor, input_shape):
     shape = input_shape if input_tensor is None else input_tensor.shape[1:]
-    trained = layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
+    trained = pretrained.channels(layers)
     if shape is None or len(shape) != 3 or trained is None:
         return
     if trained != shape[-1 if channel_axis() == -1 else 0]:
@@ -312,7 +321,7 @@ def pull(name):
 
     Raises:
         OSError: a file cannot be had, or is not the published one.
-        ValueError: no model is named so.
+        ValueError: no model is named so, or there is nothing to fetch.
     """
     if "/" in name:
         try:
@@ -321,10 +330,13 @@ def pull(name):
             return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
     names = _matching(name)
-    return [pretrained.verified(weight) for weight in list_weights(name)] + [
+    paths = [pretrained.verified(weight) for weight in list_weights(name)] + [
         _converted(weight.file) for weight in pretrained.upstream()
         if weight.architecture in names and hub.is_address(weight.file)
     ]
+    if not paths:
+        raise ValueError(f"The Hub has no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
+    return paths
 
 
 def _matching(pattern):
@@ -364,9 +376,11 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
-        ValueError: an unknown tag, or predictions that do not have one column for each label.
+        ValueError: an unknown tag, no labels, or predictions that do not have one column for each label.
     """
     labels = weights
+    if labels is None:
+        raise ValueError("A network with a new head has no labels: give `weights` a list with one for each class.")
     if isinstance(weights, str):
         known = weights if weights in preprocessing.LABELS else pretrained.describe(weights, model).labels
         labels = preprocessing.LABELS[known]

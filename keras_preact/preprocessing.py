@@ -1,6 +1,7 @@
 """From image files and pixel values to the input of a network, and from its output to labels; pure functions."""
 import csv
 import dataclasses
+import struct
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -155,7 +156,7 @@ def decode(predictions, labels, top=5):
 
 
 def load_image(file, preprocessing):
-    """Returns the image in `file`, resized and cropped at its centre, as uint8 of shape (height, width, 3).
+    """Returns the image in `file`, resized and cropped at its centre, as uint8 of shape (height, width, channels).
 
     Args:
         file: path or binary file of any format Pillow reads; turned upright as its EXIF data says.
@@ -169,16 +170,28 @@ def load_image(file, preprocessing):
 
 def resize_image(file, preprocessing):
     """As `load_image`, without the crop: its shorter side is that of `size` divided by `crop`."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    with Image.open(file) as image:
-        image = ImageOps.exif_transpose(image).convert("RGB")
+    try:
+        with Image.open(file) as image:
+            image = _upright(image).convert("L" if len(preprocessing.mean) == 1 else "RGB")
+    except (SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise OSError(f"Pillow cannot decode it: {error}") from error
     height, width = preprocessing.size
     scale = max(height / image.height, width / image.width) / preprocessing.crop
     size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     if size != image.size:
         image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
-    return np.asarray(image)
+    return np.asarray(image).reshape(*size[::-1], -1)
+
+
+def _upright(image):
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):
+        return image  # its EXIF data are damaged
 
 
 def views_of(images, views, crop):

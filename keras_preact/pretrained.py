@@ -15,6 +15,7 @@ import numpy as np
 from keras_preact import hub
 from keras_preact.networks import NetworkConfig
 from keras_preact.preprocessing import LABELS, Preprocessing
+from keras_preact.units import channel_axis
 
 HEAD = "predictions"
 ABOUT = "keras_preact"  # what a file written by `write` tells beside its weights
@@ -138,11 +139,18 @@ def describe(tag, architecture=None):
         ValueError: no such tag, or several weights of that tag differ, so that the architecture must be named.
     """
     if architecture is not None:
-        return find(architecture, tag)
+        weight = find(architecture, tag)
+        if isinstance(weight, Upstream):
+            raise ValueError(
+                f"What the weights {tag!r} of {architecture} expect comes with their file: take `model.preprocessing` "
+                f"and `model.labels` of {architecture}(weights={tag!r})."
+            )
+        return weight
     weights = [weight for weight in index() if weight.tag == tag]
     if not weights:
         raise ValueError(
-            f"`weights` must be a tag of the index: {_list({weight.tag for weight in index()})}. Received: {tag!r}"
+            f"`weights` must be a tag of the index: {_list({weight.tag for weight in index()})}; of other weights take "
+            f"`model.preprocessing` and `model.labels`. Received: {tag!r}"
         )
     if len({(weight.preprocessing, weight.labels) for weight in weights}) > 1:
         raise ValueError(
@@ -197,7 +205,10 @@ def read(path):
 def _reading(path):
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"`weights` names a file that does not exist: {path}")
+        raise ValueError(
+            f"`weights` names a file that does not exist: {path}. A repository of the Hub is 'hf://owner/name'; the "
+            "folder of a training run is what `load_run` takes."
+        )
     if not path.name.endswith((".weights.h5", ".keras")):
         raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
     try:
@@ -219,6 +230,17 @@ def _layers(file):
                     raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
                 layers[variables.attrs["name"]] = [array(h5, variables[str(i)]) for i in range(len(variables))]
     return layers
+
+
+def channels(layers):
+    """Returns the number of channels of the images that weights, as `read` returns them, were trained on, or None."""
+    return layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
+
+
+def completed(shape, layers):
+    """Returns `shape`, of an image or None, with the channels that the weights were trained on where it has None."""
+    axis = channel_axis() % 4 - 1
+    return shape and tuple(channels(layers) if i == axis and n is None else n for i, n in enumerate(shape))
 
 
 def array(h5, dataset):

@@ -120,7 +120,7 @@ def load_run(folder, input_shape=None):
 
     Args:
         folder: the `output` of `train`.
-        input_shape: as of the builders; default what the network was trained on.
+        input_shape: as of the builders; default, and where it has None for the channels, what it was trained on.
 
     Raises:
         ValueError: the folder holds no finished run.
@@ -131,7 +131,7 @@ def load_run(folder, input_shape=None):
     run = read_run(folder)
     layers = pretrained.read(folder / FINAL)
     preprocessing = Preprocessing(**run["data"]["preprocessing"])
-    shape = input_shape or preprocessing.input_shape
+    shape = pretrained.completed(input_shape or preprocessing.input_shape, layers)
     config, name = NetworkConfig(**run["config"]), run["model"].lower()
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
     pretrained.assign(model, layers, folder / FINAL)

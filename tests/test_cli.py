@@ -165,6 +165,22 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert "Lower the learning rate" in capsys.readouterr().err
 
 
+def test_networks_of_one_channel(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 8, 8, 1), dtype="uint8"), np.arange(20) % 4
+    data, run = str(tmp_path / "grey.npz"), str(tmp_path / "run")
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    arguments = ["--recipe", "cifar_short", "--epochs", "1", "--batch-size", "10", "--set", "warmup_steps=0"]
+    assert cli.main(["train", "PreActResNet20", "--data", data, "--output", run, *arguments]) == 0
+    assert cli.main(["evaluate", run, "--data", data, "--crop", "6"]) == 0
+    assert "of 20 test images of grey, 6x6" in capsys.readouterr().out
+    assert cli.main(["classify", str(IMAGES / "cat_0000.png"), "--model", run]) == 0
+    assert cli.main(["explain", str(IMAGES / "cat_0000.png"), "--model", run, "--output", f"{run}/cat.png"]) == 0
+    assert cli.main(["push", run, "owner/grey", "--dry-run"]) == 0
+    # 2 * 9 * 16 weights of the first conv less than the 269,722 of three channels, 6 * 65 of the head for 4 classes.
+    assert f"{269_722 - 288 - 390:,} parameters" in capsys.readouterr().out
+
+
 def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
     images, labels = np.zeros((10, 32, 32, 3), "uint8"), np.arange(10)
     data = tmp_path / "cifar10.npz"
@@ -181,7 +197,9 @@ def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
     (["train", "PreActResNet20", "--data", "none.npz", "--output", "OUT"], "There is no data file none.npz"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--strategy", "two"], "`strategy` must be"),
     (["evaluate", "PreActResNet20", "--data", "DATA"], "Give the weights of PreActResNet20"),
+    (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "nesterov=False"], "of the type bool"),
     (["recipes", "paper"], "`recipe` must be one of 'cifar_paper'"),
+    (["pull", "ResNet44"], "The Hub has no weights of ResNet44; `keras-preact list` shows"),
 ])
 def test_training_commands_that_cannot_be_run(arguments, message, tmp_path, capsys):
     places = {"DATA": str(tmp_path / "data.npz"), "OUT": str(tmp_path / "run")}

@@ -48,6 +48,15 @@ def test_the_views_are_averaged(data):
     assert evaluation.evaluate(model, data, views="flip").confusion[:, 1].tolist() == [0, 1, 0, 0, 1, 0]
 
 
+def test_images_are_preprocessed_as_those_the_model_was_trained_on(data):
+    seen, model = [], brightest_column(6)
+    model.predict_on_batch = lambda x: seen.append(x) or np.zeros((2, 6))
+    model.preprocessing = kp.Preprocessing((1 / 255,), (0.5 / 255,), (4, 6))
+    evaluation.evaluate(model, data)
+    evaluation.evaluate(model, data, IDENTITY)
+    np.testing.assert_allclose([x.max() for x in seen], [(10 - 1) / 0.5, 10], rtol=1e-6)
+
+
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
     image = np.arange(30.0).reshape(1, 5, 6, 1)
     views = list(np.moveaxis(views_of(image, "ten_crop", (3, 4)), 1, 0))

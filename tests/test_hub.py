@@ -244,6 +244,14 @@ def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_reposit
         kp.PreActResNet18(weights=f"hf://{timm_repository}", **arguments)
 
 
+def test_converted_weights_are_of_float32_under_every_policy(timm_repository, dtype_policy):
+    dtype_policy("float16")
+    kp.from_hub(timm_repository)
+    assert keras.config.dtype_policy().name == "float16"
+    kernel, *_ = pretrained.read(hub.converted(*hub.resolve(timm_repository)))["stem_conv"]
+    assert kernel.dtype == "float32"
+
+
 def test_converted_weights_are_measured_and_published(server, tmp_path, capsys):
     torch, peers = pytest.importorskip("torch"), pytest.importorskip("peers")
     provider = pytest.importorskip("pytorchcv.model_provider")  # after peers, which stands in for torchvision
@@ -268,6 +276,9 @@ def test_converted_weights_are_measured_and_published(server, tmp_path, capsys):
 
 
 def test_a_spoilt_file_of_timm_is_not_converted(timm_repository, server):
+    with server.fault("flip", r".*/config\.json", times=9), pytest.raises(hub.HubError) as error:
+        kp.from_hub(timm_repository)
+    one_line(error, "config.json of", "downloaded twice and is not what was published: its git hash is ")
     with server.fault("flip", r"/content/.*/model\.safetensors", times=9), pytest.raises(hub.HubError) as error:
         kp.from_hub(timm_repository)
     one_line(error, "model.safetensors of", "downloaded twice and is not what was published: its sha256 is ")

@@ -65,6 +65,10 @@ def test_a_tag_stands_for_what_its_weights_were_trained_with():
     np.testing.assert_allclose(kp.preprocess_input(x, HALF), normalize(x, HALF))
     with pytest.raises(ValueError, match="tag of the index: 'cifar10'.* Received: 'cifar'"):
         kp.preprocess_input(x, weights="cifar")
+    with pytest.raises(ValueError, match="'imagenet' of PreActResNet50 expect comes with their file.*`model.preproc"):
+        kp.preprocess_input(x, weights="imagenet", model="PreActResNet50")
+    with pytest.raises(ValueError, match="of other weights take `model.preprocessing` and `model.labels`"):
+        kp.preprocess_input(x, weights="imagenet")
 
 
 def test_decode_predictions():
@@ -76,6 +80,8 @@ def test_decode_predictions():
     assert kp.decode_predictions(np.eye(10), top=1)[9] == [("truck", 1.0)]
     with pytest.raises(ValueError, match=r"\(batch, 10\).* Received shape: \(2, 3\)"):
         kp.decode_predictions(predictions)
+    with pytest.raises(ValueError, match="a new head has no labels: give `weights` a list"):
+        kp.decode_predictions(np.eye(3), weights=None)
 
 
 def test_label_sets():
@@ -104,6 +110,29 @@ def test_the_crop_fraction_enlarges_what_is_cropped():
 def test_grey_and_transparent_images_become_rgb():
     assert load_image(png(np.full((4, 4), 7)), HALF).tolist() == np.full((4, 4, 3), 7).tolist()
     assert load_image(png(np.full((4, 4, 4), 7)), HALF).shape == (4, 4, 3)
+
+
+def test_of_one_channel_images_are_grey():
+    one = kp.Preprocessing((0.5,), (0.5,), (2, 4), crop=0.5)
+    found = load_image(png(np.full((8, 8, 3), PIXEL)), one)
+    # ITU-R 601-2: 0.299 * 255 + 0.587 * 102 + 0.114 * 51
+    assert found.shape == (2, 4, 1) and found.dtype == "uint8" and (found == 142).all()
+
+
+def test_damaged_exif_data_are_passed_over():
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), 9, "uint8")).save(file, "PNG", exif=b"Exif\0\0no TIFF header")
+    assert (load_image(file, HALF) == 9).all()
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda png: png[:37] + b"\0\0\0\4ABCD" + bytes(9) + png[37:],  # a chunk whose checksum is wrong
+    lambda png: png[:16] + (200_000).to_bytes(4) * 2 + png[24:],  # more pixels than Pillow takes
+])
+def test_whatever_pillow_cannot_decode_is_an_oserror(spoil, monkeypatch):
+    rng = np.random.default_rng(0)
+    with pytest.raises(OSError):
+        load_image(io.BytesIO(spoil(png(rng.integers(0, 256, (64, 64, 3))).getvalue())), HALF)
 
 
 def test_images_are_turned_upright():

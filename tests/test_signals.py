@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from helpers import images_like, randomize, relative_error
 
-from keras_preact import cli, units
-from keras_preact import signals as measuring
+from keras_preact import cli, signals as measuring, units
 from keras_preact.networks import NetworkConfig, ResNet
 
 tf = pytest.importorskip("tensorflow")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_preact import evaluation, experiments, hub, pretrained, runs
+from keras_preact.architectures import CONFIGS
 from keras_preact.networks import NetworkConfig
 from keras_preact.publishing import CARD, GOLDEN, SELECTION, push_to_hub
 
@@ -37,9 +38,12 @@ def main():
     model, run = runs.load_run(options.run)
     recipe, log = run["recipe"], runs.read_log(options.run / runs.LOG)
     architecture, dataset = run["model"], run["data"]["name"]
+    if architecture not in CONFIGS:
+        parser.error(f"No builder builds the network of {options.run}.")
     name = f"{architecture.lower()}-{options.tag}"
 
-    file = HERE / f"{name}.weights.h5"
+    scratch = tempfile.TemporaryDirectory(dir=HERE)  # what is there already stays until all is checked
+    file = Path(scratch.name, f"{name}.weights.h5")
     repository = revision = None
     if options.repository:
         published = hub.snapshot(options.repository)
@@ -48,17 +52,15 @@ def main():
         if not same(pretrained.read(file), pretrained.read(options.run / runs.FINAL)):
             parser.error(f"{options.repository} holds other weights than {options.run}; push the run there first.")
     else:
-        runs.replace(file, model.save_weights)
+        model.save_weights(file)
     pretrained.assign(model, pretrained.read(file), file)
     report = evaluation.evaluate(model, options.data)
     error = round(report.top1_error, 2)
     print(f"{report.wrong} of {report.images} test images wrong: {error} %; the log says {log[-1]['test_error']} %")
 
     size, sha256 = file.stat().st_size, hub.digest(file)
-    if size > SHIPPED:
-        file.unlink()
-        if not repository:
-            parser.error(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
+    if size > SHIPPED and not repository:
+        parser.error(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
     date = datetime.datetime.fromtimestamp((options.run / runs.FINAL).stat().st_mtime, datetime.UTC).date()
     entry = pretrained.Weight(
         architecture, options.tag, dataset, file.name, size, sha256, repository, revision,
@@ -72,6 +74,8 @@ def main():
             "crop": "x".join(map(str, report.crop)), "selection": SELECTION,
         },
     )
+    if size <= SHIPPED:
+        file.rename(HERE / file.name)
     index = [old for old in json.loads((HERE / "index.json").read_text()) if key(old) != (architecture, options.tag)]
     index = json.dumps([*index, vars(entry)], indent=2) + "\n"
     runs.replace(HERE / "index.json", lambda new: new.write_text(index))
@@ -81,10 +85,10 @@ def main():
     for part in (runs.RUN, runs.LOG):
         shutil.copyfile(options.run / part, record / part)
     runs.plot({"": log}, record / runs.CURVE, f"{architecture} on {dataset}: {error} % test error")
-    with tempfile.TemporaryDirectory() as scratch:
-        push_to_hub(options.run, repository or f"owner/{name}", dry_run=True, folder=Path(scratch, name))
-        for part in (CARD, GOLDEN):
-            shutil.copyfile(Path(scratch, name, part), record / part)
+    folder = Path(scratch.name, name)
+    push_to_hub(options.run, repository or f"owner/{name}", dry_run=True, folder=folder)
+    for part in (CARD, GOLDEN):
+        shutil.copyfile(folder / part, record / part)
 
     published, source = published_error(NetworkConfig(**run["config"]), dataset)
     row = {
