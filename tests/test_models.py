@@ -57,6 +57,7 @@ def test_list_models():
     assert info["PreActResNet110"][:4] == ("PreActResNet110", 1_727_962, 252_887_680, (32, 32))
     assert info["PreActResNet200"].input_size == (224, 224)
     assert info["PreActResNet20"].weights == ("cifar10", "cifar10_paper")
+    assert info["PreActResNet56"].weights == ("cifar10_30epochs",)
     with pytest.raises(ValueError, match="No model is named 'VGG16'.*PreActResNet20"):
         kp.list_models("VGG16")
 
