@@ -1,11 +1,11 @@
 """A form of any network for training, in which units that are alike run as one loop over stacked weights."""
 import itertools
-import math
 
 import keras
 import numpy as np
 
 from keras_preact.networks import features, head
+from keras_preact.rematerialization import block_size
 from keras_preact.units import residual_unit
 
 
@@ -168,7 +168,7 @@ def _in_blocks(unit, x, weights, state):
     """`_scan` by blocks of rows, of which only `x` is kept for the gradients."""
     ops, scan = keras.ops, SCANS[keras.backend.backend()]
     count = weights[0].shape[0]
-    size = max(1, round(math.sqrt(count / 4)))
+    size = block_size(count)
     whole = count - count % size
 
     def block(x, weights, state):

@@ -28,11 +28,16 @@ def rematerialized(base):
         def _blocks(self):
             # Built where it is traced: as an attribute its models would count as layers of this one.
             ends = [layer.output for layer in self.layers if layer.name.endswith("_add")]
-            size = max(1, round(math.sqrt(len(ends) / 4)))
+            size = block_size(len(ends))
             borders = [self.inputs[0], *ends[size - 1:-1:size], self.outputs[0]]
             return [keras.Model(start, end) for start, end in zip(borders, borders[1:])]
 
     return Rematerialized
+
+
+def block_size(units):
+    """Returns how many of so many units are one block."""
+    return max(1, round(math.sqrt(units / 4)))
 
 
 def _rematerialize(block, x):

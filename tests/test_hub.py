@@ -786,3 +786,4 @@ def test_from_a_run_to_an_indexed_weight_in_two_commands(run, server, tmp_path, 
     with pytest.raises(SystemExit):
         runpy.run_path(str(weights / "add.py"), run_name="__main__")
     assert f"{name} holds other weights than {run}" in capsys.readouterr().err
+    assert hub.digest(weights / entry["file"]) == entry["sha256"]

@@ -35,22 +35,27 @@ def main():
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--repository", help="owner/name[@revision] on the Hugging Face Hub")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=HERE) as scratch:
+        add(options, Path(scratch), parser.error)
+
+
+def add(options, scratch, refuse):
+    """Adds the weight; what is there already stays until all is checked in the folder `scratch`."""
     model, run = runs.load_run(options.run)
     recipe, log = run["recipe"], runs.read_log(options.run / runs.LOG)
     architecture, dataset = run["model"], run["data"]["name"]
     if architecture not in CONFIGS:
-        parser.error(f"No builder builds the network of {options.run}.")
+        refuse(f"No builder builds the network of {options.run}.")
     name = f"{architecture.lower()}-{options.tag}"
 
-    scratch = tempfile.TemporaryDirectory(dir=HERE)  # what is there already stays until all is checked
-    file = Path(scratch.name, f"{name}.weights.h5")
+    file = scratch / f"{name}.weights.h5"
     repository = revision = None
     if options.repository:
         published = hub.snapshot(options.repository)
         repository, revision = published.repository, published.commit
         shutil.copyfile(published.file(hub.WEIGHTS), file)
         if not same(pretrained.read(file), pretrained.read(options.run / runs.FINAL)):
-            parser.error(f"{options.repository} holds other weights than {options.run}; push the run there first.")
+            refuse(f"{options.repository} holds other weights than {options.run}; push the run there first.")
     else:
         model.save_weights(file)
     pretrained.assign(model, pretrained.read(file), file)
@@ -60,7 +65,7 @@ def main():
 
     size, sha256 = file.stat().st_size, hub.digest(file)
     if size > SHIPPED and not repository:
-        parser.error(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
+        refuse(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
     date = datetime.datetime.fromtimestamp((options.run / runs.FINAL).stat().st_mtime, datetime.UTC).date()
     entry = pretrained.Weight(
         architecture, options.tag, dataset, file.name, size, sha256, repository, revision,
@@ -85,7 +90,7 @@ def main():
     for part in (runs.RUN, runs.LOG):
         shutil.copyfile(options.run / part, record / part)
     runs.plot({"": log}, record / runs.CURVE, f"{architecture} on {dataset}: {error} % test error")
-    folder = Path(scratch.name, name)
+    folder = scratch / name
     push_to_hub(options.run, repository or f"owner/{name}", dry_run=True, folder=folder)
     for part in (CARD, GOLDEN):
         shutil.copyfile(folder / part, record / part)
