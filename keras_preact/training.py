@@ -234,8 +234,8 @@ def _describe(config, data, recipe, seed, engine):
 def _devices():
     try:
         return [str(device) for device in keras.distribution.list_devices()]
-    except (NotImplementedError, RuntimeError):
-        return []
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return []  # PyTorch's Keras knows none
 
 
 def compiled(config, data, recipe, rates, engine, model=keras.Model):

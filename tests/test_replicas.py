@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import replicas
 
-from keras_preact import evaluate, load_run
+from keras_preact import evaluate, load_run, preprocess_input
 from keras_preact.runs import read_log
 from keras_preact.training import Engine, train
 
@@ -83,10 +83,14 @@ def test_mirrored_training(mirrored):
 
 
 @on_tensorflow
-def test_the_log_of_mirrored_training_tells_the_error_on_every_test_image(mirrored):
-    folder, _ = mirrored
-    report = evaluate(load_run(folder)[0], replicas.images())
-    assert report.images == 40 and read_log(folder / "log.csv")[-1]["test_error"] == f"{report.top1_error:.2f}"
+def test_the_log_of_mirrored_training_is_of_every_test_image(mirrored):
+    folder, data = mirrored[0], replicas.images()
+    model, _ = load_run(folder)
+    report, last = evaluate(model, data), read_log(folder / "log.csv")[-1]
+    assert report.images == 40 and last["test_error"] == f"{report.top1_error:.2f}"
+    probabilities = model.predict_on_batch(preprocess_input(data["x_test"], model.preprocessing))
+    loss = -np.log(probabilities[np.arange(40), data["y_test"]]).mean()
+    assert float(last["test_loss"]) == pytest.approx(loss, abs=2e-5)
 
 
 @on_tensorflow
