@@ -58,7 +58,7 @@ class Engine:
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
-        # Files of weights, and statistics, are of float32.
+        # In half precision weights, statistics and files would be so, too.
         check_choice("precision", self.precision, ("float32", "float64", "mixed_bfloat16", "mixed_float16"))
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
@@ -207,7 +207,7 @@ def _check_batch(recipe, data, devices, engine):
     steps = data.train_images // recipe.batch_size
     if isinstance(data, streams.Stream) and steps % engine.steps_per_execution:
         raise ValueError(
-            f"Images that are read while they are used come without end, so `steps_per_execution` must divide the "
+            "Images that are read while they are used come without end, so `steps_per_execution` must divide the "
             f"{steps} steps of an epoch. Received: {engine.steps_per_execution}"
         )
 
