@@ -5,11 +5,9 @@ import os
 import warnings
 from typing import NamedTuple
 
-import keras
-
 from keras_preact import costs, hub, preprocessing, pretrained
 from keras_preact.architectures import CONFIGS, builder_name
-from keras_preact.networks import ResNet, check_top
+from keras_preact.networks import ResNet, check_top, dtype_policy
 from keras_preact.units import channel_axis
 
 _DOCSTRING = """Builds {name}: {what}.
@@ -163,12 +161,8 @@ def _converted(address):
     if not path.exists():
         folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("float32")  # the file is for all policies
-        try:
+        with dtype_policy("float32"):  # the file is for all policies
             importers.convert("timm", folder, repository.split("/")[1], path)
-        finally:
-            keras.config.set_dtype_policy(policy)
     return path
 
 

@@ -395,3 +395,14 @@ def recursion_limit(layers):
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+@contextmanager
+def dtype_policy(policy):
+    """Sets Keras's dtype policy, and afterwards that of before."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -239,7 +239,7 @@ def channels(layers):
 
 def completed(shape, layers):
     """Returns `shape`, of an image or None, with the channels that the weights were trained on where it has None."""
-    axis = channel_axis() % 4 - 1
+    axis = 2 if channel_axis() == -1 else 0
     return shape and tuple(channels(layers) if i == axis and n is None else n for i, n in enumerate(shape))
 
 

@@ -16,7 +16,7 @@ from keras_preact.architectures import CONFIGS, named
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
 from keras_preact.looping import SCANS, looped, unrolled
-from keras_preact.networks import NetworkConfig, ResNet, deep_enough
+from keras_preact.networks import NetworkConfig, ResNet, deep_enough, dtype_policy
 from keras_preact.preprocessing import image_shape
 from keras_preact.rematerialization import rematerialized
 from keras_preact.version import __version__
@@ -169,23 +169,18 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     if verbose == "auto":
         verbose = 0 if not devices.chief else 1 if sys.stdout.isatty() else 2
     keras.utils.set_random_seed(seed)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(engine.precision)
-    try:
-        with devices.scope(), deep_enough(config), streams.naming_unreadable(data):
-            network = compiled(config, data, recipe, rates, engine, devices.model)
-            epoch = _restore(network, folder, steps)
-            if epoch < recipe.epochs:
-                network.fit(
-                    **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
-                    epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
-                    callbacks=_callbacks(folder, rates, data.train_images, devices),
-                )
-            # The same graph without its optimizer.
-            plain = unrolled(network)
-            _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with dtype_policy(engine.precision), devices.scope(), deep_enough(config), streams.naming_unreadable(data):
+        network = compiled(config, data, recipe, rates, engine, devices.model)
+        epoch = _restore(network, folder, steps)
+        if epoch < recipe.epochs:
+            network.fit(
+                **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
+                epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
+                callbacks=_callbacks(folder, rates, data.train_images, devices),
+            )
+        # The same graph without its optimizer.
+        plain = unrolled(network)
+        _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
     log = runs.read_log(folder / runs.LOG)
     if devices.chief:
         title = f"{run['model']} on {data.name}, {recipe.name}"

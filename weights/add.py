@@ -81,6 +81,8 @@ def add(options, scratch, refuse):
     )
     if size <= SHIPPED:
         file.rename(HERE / file.name)
+    else:
+        (HERE / file.name).unlink(missing_ok=True)
     index = [old for old in json.loads((HERE / "index.json").read_text()) if key(old) != (architecture, options.tag)]
     index = json.dumps([*index, vars(entry)], indent=2) + "\n"
     runs.replace(HERE / "index.json", lambda new: new.write_text(index))
