@@ -2,6 +2,7 @@
 from .evaluation import evaluate as evaluate
 from .explanation import grad_cam as grad_cam
 from .exporting import export as export
+from .fused_batch_norm import fuse_batch_norm as fuse_batch_norm
 from .finetuning import freeze as freeze, recalibrate as recalibrate, unfreeze as unfreeze
 from .importers import convert as convert
 from .metadata import Metadata as Metadata

@@ -4,12 +4,13 @@ import itertools
 import keras
 import numpy as np
 
+from keras_preact.fused_batch_norm import fuse_batch_norm
 from keras_preact.networks import features, head
 from keras_preact.rematerialization import block_size
 from keras_preact.units import residual_unit
 
 
-def looped(network, config, rematerialize=False, base=keras.Model):
+def looped(network, config, rematerialize=False, batch_norm_group=None, base=keras.Model):
     """Returns the looped form of a network of `ResNet`: the same function, starting from its weights.
 
     Consecutive units whose layers have the same shapes are one `Loop`, so that a network of a thousand layers is
@@ -24,6 +25,7 @@ def looped(network, config, rematerialize=False, base=keras.Model):
         rematerialize: whether units run in blocks of about the square root of their number, of which only what enters
             is kept; the rest is computed again when the gradients reach it (Chen et al. 2016, "Training Deep Nets with
             Sublinear Memory Cost").
+        batch_norm_group: `group` of `fuse_batch_norm`, for what is in the loops; they are fused.
         base: the class of models to derive from.
 
     Returns:
@@ -55,7 +57,10 @@ def looped(network, config, rematerialize=False, base=keras.Model):
     def stage(x, units):
         for _, alike in itertools.groupby(units, lambda unit: unit._replace(name="")):
             first, *others = alike
-            x = Loop((first, *others), rematerialize, name=first.name)(x) if others else residual_unit(x, first)
+            if others:
+                x = Loop((first, *others), rematerialize, batch_norm_group, name=first.name)(x)
+            else:
+                x = residual_unit(x, first)
         return x
 
     inputs = keras.Input(network.input_shape[1:])
@@ -101,18 +106,19 @@ class Loop(keras.layers.Layer):
 
     Args:
         units: two or more `Unit`s that differ in their names only.
-        rematerialize: as of `looped`.
+        rematerialize, batch_norm_group: as of `looped`.
         name: of the layer.
     """
 
-    def __init__(self, units, rematerialize=False, name=None):
+    def __init__(self, units, rematerialize=False, batch_norm_group=None, name=None):
         super().__init__(autocast=False, name=name)
-        self.units, self.rematerialize = units, rematerialize
+        self.units, self.rematerialize, self.batch_norm_group = units, rematerialize, batch_norm_group
 
     def build(self, shape):
         x = keras.Input(shape[1:])
         first, *_ = self.units
         unit = keras.Model(x, residual_unit(x, first))
+        fuse_batch_norm(unit, self.batch_norm_group)
         place = {
             id(variable): (layer.name.removeprefix(first.name), i)
             for layer in unit.layers for i, variable in enumerate(layer.variables)

@@ -15,8 +15,9 @@ from keras_preact import datasets, recipes, runs, streams
 from keras_preact.architectures import CONFIGS, named
 from keras_preact.checks import check_choice
 from keras_preact.distribution import STRATEGIES
+from keras_preact.fused_batch_norm import fuse_batch_norm
 from keras_preact.looping import SCANS, looped, unrolled
-from keras_preact.networks import NetworkConfig, ResNet, deep_enough, dtype_policy
+from keras_preact.networks import NetworkConfig, ResNet, deep_enough, dtype_policy, is_count
 from keras_preact.preprocessing import image_shape
 from keras_preact.rematerialization import rematerialized
 from keras_preact.version import __version__
@@ -40,6 +41,8 @@ class Engine:
         steps_per_execution: training steps in one call of the compiled function; a divisor of the steps of an epoch
             where images are read while they are used.
         batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
+        batch_norm_group: images whose statistics batch normalization takes together, a divisor of those on one device:
+            64 with a batch of 128 is what the paper's two GPUs did. Default: all.
         rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
             root of the depth.
         loop: whether units that are alike are one loop over stacked weights, for which the step is compiled in a
@@ -53,6 +56,7 @@ class Engine:
     jit_compile: bool | str = "auto"
     steps_per_execution: int = 1
     batch_norm: str = "replica"
+    batch_norm_group: int | None = None
     rematerialize: bool = False
     loop: bool | str = "auto"
 
@@ -63,6 +67,11 @@ class Engine:
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
         check_choice("loop", self.loop, (True, False, "auto"))
+        if self.batch_norm_group is not None and self.batch_norm == "synchronized":
+            raise ValueError(
+                "batch_norm='synchronized' takes the statistics of the whole batch; leave out `batch_norm_group`. "
+                f"Received: {self.batch_norm_group}"
+            )
         if self.batch_norm == "synchronized" and keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "batch_norm='synchronized' is of TensorFlow's strategies; JAX normalizes over the whole batch anyway. "
@@ -109,6 +118,15 @@ class SGD(keras.optimizers.SGD):
         # TensorFlow hands its own variables to update_step, whose names are not Keras's.
         self._decayed = {i for i, v in enumerate(variables) if self.decay == "all" or v.name == "kernel"}
         super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # All gradients before any update: Grappler's dependency optimization may let one that is computed late see
+            # a variable that was updated early (TensorFlow 2.21), another one in each run.
+            grads = tf.tuple(grads)
+        super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         if self.l2 and self._get_variable_index(variable) in self._decayed:
@@ -199,6 +217,11 @@ def _check_batch(recipe, data, devices, engine):
             f"The batch is shared out over {devices.replicas} devices, so `batch_size` must be a multiple of "
             f"{devices.replicas}. Received: {recipe.batch_size}"
         )
+    # JAX normalizes the whole batch.
+    share = recipe.batch_size // (devices.replicas if devices.strategy else 1)
+    group = engine.batch_norm_group
+    if group is not None and (not is_count(group) or share % group):
+        raise ValueError(f"`batch_norm_group` must divide the {share} images on one device. Received: {group!r}")
     steps = data.train_images // recipe.batch_size
     if isinstance(data, streams.Stream) and steps % engine.steps_per_execution:
         raise ValueError(
@@ -237,7 +260,7 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
     if engine.loops(config):
-        forms = network, looped(network, config, engine.rematerialize, model)
+        forms = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
     else:
         if engine.rematerialize:
             model = rematerialized(model)
@@ -247,6 +270,7 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model):
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = engine.batch_norm == "synchronized"
+    fuse_batch_norm(forms[-1], engine.batch_norm_group)
     for form in forms:
         form.compile(
             SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),

@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
 
 import hub_server  # noqa: F401  sets the environment of huggingface_hub, which Keras imports
 import keras

@@ -41,25 +41,31 @@ def steps():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 8, 8, 3)).astype("float32"), np.eye(4, dtype="float32")[rng.integers(0, 4, 8)]
 
-    def weights_after(steps, strategy, x, y, batch_norm="replica"):
+    def weights_after(steps, strategy, x, y, **engine):
         keras.utils.set_random_seed(3)
         with strategy.scope() if strategy else nullcontext():
             data = SimpleNamespace(image_shape=x.shape[1:], labels=range(4))
-            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine(batch_norm=batch_norm))
+            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine(**engine))
         network.fit(x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
+        if strategy:
+            average = distribution._AverageStatistics(strategy)
+            average.set_model(network)
+            average.on_test_begin()
         return network.get_weights()
 
     one = weights_after(3, None, x, y)
     both = weights_after(3, two, np.concatenate([x, x]), np.concatenate([y, y]))
 
-    def difference(weights):
-        return max(float(np.abs(a - b).max()) for a, b in zip(one, weights))
+    def difference(weights, expected=one):
+        return max(float(np.abs(a - b).max()) for a, b in zip(expected, weights, strict=True))
 
+    shared = weights_after(3, two, x, y)
     return {
         "duplicated": difference(both),
         "moved": difference(weights_after(0, None, x, y)),
-        "shared": difference(weights_after(3, two, x, y)),
-        "shared, synchronized": difference(weights_after(3, two, x, y, "synchronized")),
+        "shared": difference(shared),
+        "shared, synchronized": difference(weights_after(3, two, x, y, batch_norm="synchronized")),
+        "in groups": difference(weights_after(3, None, x, y, batch_norm_group=4), shared),
     }
 
 

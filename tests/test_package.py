@@ -14,7 +14,7 @@ PACKAGE = ROOT / "keras_preact"
 ROOMS = (
     "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
     "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
-    "runs", "card", "publishing", "rematerialization", "looping", "training", "evaluation", "finetuning", "experiments",
+    "runs", "card", "publishing", "fused_batch_norm", "rematerialization", "looping", "training", "evaluation", "finetuning", "experiments",
     "reporting", "signals", "pyramid", "inference", "savedmodel", "exporting", "benchmarking", "explanation",
     "cli",
 )
@@ -26,7 +26,7 @@ OUTSIDE = {
     "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
     "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
-    "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
+    "fused_batch_norm": {"keras", "tensorflow", "torch"}, "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy"}, "finetuning": {"keras", "numpy"},
     "benchmarking": {"keras", "numpy", "tensorflow", "onnxruntime"},
     "signals": {"keras", "numpy", "tensorflow", "rich"},

@@ -63,10 +63,14 @@ def largest_difference(a, b):
 
 @on_tensorflow
 def test_steps_on_two_replicas():
-    """On duplicated data, or with synchronized batch normalization, they equal one; else each has its statistics."""
+    """On duplicated data, or with synchronized batch normalization, they equal one; else each has its statistics.
+
+    One device whose batch normalization takes half the batch at a time equals two.
+    """
     found = result(start("steps"))
     assert found["duplicated"] < 1e-6 and found["moved"] > 1e-3
     assert found["shared, synchronized"] < 1e-6 and found["shared"] > 1e-3
+    assert found["in groups"] < 1e-6
 
 
 @pytest.fixture(scope="module")

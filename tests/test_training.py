@@ -104,6 +104,21 @@ def test_sgd_takes_the_coupled_l2_gradient(decay):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, rtol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a fault of TensorFlow's graphs")
+def test_gradients_are_those_of_the_weights_before_the_step():
+    """Without a barrier the gradient of the kernel was taken with the gamma after the step, in a quarter of the runs."""
+    x, upstream = np.random.default_rng(0).normal(size=(2, 6, 4, 5, 3)).astype("float32")
+    kernels = []
+    for eagerly in (True, *[False] * 9):
+        conv = keras.layers.Conv2D(3, 1, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(seed=1))
+        model = keras.Sequential([keras.Input((4, 5, 3)), conv, keras.layers.BatchNormalization()])
+        model.compile(SGD(1.0), lambda y, p: keras.ops.sum(y * p), jit_compile=False, run_eagerly=eagerly)
+        model.train_on_batch(x, upstream)
+        kernels.append(conv.get_weights()[0])
+    for kernel in kernels[1:]:
+        np.testing.assert_allclose(kernel, kernels[0], rtol=1e-3, atol=1e-2)
+
+
 def test_the_l2_gradient_acts_in_fit():
     """With a loss of zero gradient the weights shrink by l2 alone: w (1 - rate * l2), twice."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
