@@ -13,7 +13,9 @@ import time
 import keras
 import numpy as np
 
-from keras_preact import datasets, models, recipes, training
+from keras_preact.data import datasets
+from keras_preact.training import engine as training, recipes
+from keras_preact.zoo import builders as models
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data")

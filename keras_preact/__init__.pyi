@@ -1,11 +1,18 @@
 """The public names; the package loads each when it is first used."""
-from .evaluation import evaluate as evaluate
-from .explanation import grad_cam as grad_cam
-from .exporting import export as export
-from .finetuning import freeze as freeze, recalibrate as recalibrate, unfreeze as unfreeze
-from .importers import convert as convert
-from .metadata import Metadata as Metadata
-from .models import (
+from .data.preprocessing import Preprocessing as Preprocessing
+from .exporting.runtimes import export as export
+from .exporting.savedmodel import export_savedmodel as export_savedmodel
+from .exporting.simplification import simplify_for_inference as simplify_for_inference
+from .networks.building import NetworkConfig as NetworkConfig, ResNet as ResNet
+from .networks.explanation import grad_cam as grad_cam
+from .networks.pyramid import feature_pyramid as feature_pyramid
+from .training.engine import Engine as Engine, train as train
+from .training.evaluation import evaluate as evaluate
+from .training.finetuning import freeze as freeze, recalibrate as recalibrate, unfreeze as unfreeze
+from .training.recipes import Recipe as Recipe
+from .training.runs import load_run as load_run
+from .version import __version__ as __version__
+from .zoo.builders import (
     PreActResNet18 as PreActResNet18,
     PreActResNet20 as PreActResNet20,
     PreActResNet32 as PreActResNet32,
@@ -48,13 +55,6 @@ from .models import (
     preprocess_input as preprocess_input,
     pull as pull,
 )
-from .networks import NetworkConfig as NetworkConfig, ResNet as ResNet
-from .preprocessing import Preprocessing as Preprocessing
-from .publishing import push_to_hub as push_to_hub
-from .pyramid import feature_pyramid as feature_pyramid
-from .recipes import Recipe as Recipe
-from .runs import load_run as load_run
-from .savedmodel import export_savedmodel as export_savedmodel
-from .simplification import simplify_for_inference as simplify_for_inference
-from .training import Engine as Engine, train as train
-from .version import __version__ as __version__
+from .zoo.importers import convert as convert
+from .zoo.metadata import Metadata as Metadata
+from .zoo.publishing import push_to_hub as push_to_hub

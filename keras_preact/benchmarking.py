@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_preact import exporting, runs
-from keras_preact.architectures import CONFIGS
-from keras_preact.checks import check_choice
+from keras_preact._support.checks import check_choice
+from keras_preact.exporting import runtimes as exporting
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.training import runs
 
 PEERS = "keras.applications"
 INFERENCE_FORMS = ("simplified", "onnxruntime")
@@ -265,8 +266,9 @@ class _Worker:
     def start_training(self, batch):
         import keras
 
-        from keras_preact import models, recipes, training
-        from keras_preact.networks import deep_enough
+        from keras_preact.networks.building import deep_enough
+        from keras_preact.training import engine as training, recipes
+        from keras_preact.zoo import builders as models
 
         builder, forms = _parsed(self.name, FORMS)
         shape, times = (self.size, self.size, 3), [time.perf_counter()]

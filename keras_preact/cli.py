@@ -260,8 +260,10 @@ def _network(name, weights, input_shape=None):
         name, weights = DEFAULT[0], weights or DEFAULT[1]
     import keras
 
-    from keras_preact import from_hub, hub, models, runs
-    from keras_preact.architectures import named
+    from keras_preact import from_hub
+    from keras_preact.networks.architectures import named
+    from keras_preact.training import runs
+    from keras_preact.zoo import builders as models, hub
 
     keras.config.set_image_data_format("channels_last")
     run = (Path(name) / runs.RUN).exists()
@@ -294,8 +296,9 @@ def _opened(file):
 def _explain(options):
     import numpy as np
 
-    from keras_preact import explanation, load_image, preprocess_input
-    from keras_preact.checks import check_choice
+    from keras_preact import load_image, preprocess_input
+    from keras_preact._support.checks import check_choice
+    from keras_preact.networks import explanation
 
     if options.output is None and options.image == "-":
         raise ValueError("Give --output, the name of a PNG file, for an image from standard input.")
@@ -331,8 +334,8 @@ def _images(path):
 def _list(options):
     from rich.console import Console
 
-    from keras_preact import pretrained
-    from keras_preact.models import list_models, list_weights
+    from keras_preact.zoo import index as pretrained
+    from keras_preact.zoo.builders import list_models, list_weights
 
     weights, others = list_weights(options.pattern), pretrained.upstream()
     table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error, or whose)")
@@ -351,8 +354,9 @@ def _list(options):
 def _show(options):
     from rich.console import Console
 
-    from keras_preact import costs, models
-    from keras_preact.architectures import named
+    from keras_preact.networks import costs
+    from keras_preact.networks.architectures import named
+    from keras_preact.zoo import builders as models
 
     config = named(options.name)
     console = Console()
@@ -376,7 +380,7 @@ def _show(options):
 
 
 def _train(options):
-    from keras_preact import recipes, training
+    from keras_preact.training import engine as training, recipes
 
     recipe = recipes.find(options.recipe)
     changes = dict(_assignment(text, recipe) for text in options.set)
@@ -398,7 +402,7 @@ def _train(options):
 
 
 def _engine(options):
-    from keras_preact import training
+    from keras_preact.training import engine as training
 
     return training.Engine(
         options.strategy, options.precision, SWITCH[options.xla], options.steps_per_execution, options.batch_norm,
@@ -418,7 +422,8 @@ def _assignment(text, recipe):
 
 
 def _evaluate(options):
-    from keras_preact import evaluation, pretrained
+    from keras_preact.training import evaluation
+    from keras_preact.zoo import index as pretrained
 
     # Of any size, so that the crop may be another than the weights were trained on.
     model = _network(options.model, options.weights, (None, None, None))
@@ -445,7 +450,9 @@ def _evaluate(options):
 
 
 def _convert(options):
-    from keras_preact import evaluation, importers, push_to_hub
+    from keras_preact import push_to_hub
+    from keras_preact.training import evaluation
+    from keras_preact.zoo import importers
 
     if not (options.output or options.push):
         raise ValueError("Give --output FILE.weights.h5, or --push owner/name with --data and --licence.")
@@ -512,7 +519,7 @@ def _export(options):
 def _reproduce(options):
     from rich.console import Console
 
-    from keras_preact import experiments
+    from keras_preact.paper import experiments
 
     rows = experiments.find(options.table, options.row)
     if options.list:
@@ -528,7 +535,7 @@ def _reproduce(options):
 
 
 def _report(options):
-    from keras_preact import reporting
+    from keras_preact.paper import reporting
 
     print(reporting.report(options.output))
     return 0
@@ -593,7 +600,7 @@ def _kept(options, found, plot):
 def _signals(options):
     from rich.console import Console
 
-    from keras_preact import signals
+    from keras_preact.paper import signals
 
     table = _table("Compared", "Unit", "Output, first to last unit (RMS)", "Gradient, first to last unit (RMS)")
     for (panel, label), found in signals.plot(options.output, options.depth, options.data, options.steps).items():
@@ -610,7 +617,7 @@ def _finite(value):
 def _recipes(options):
     from rich.console import Console
 
-    from keras_preact import recipes
+    from keras_preact.training import recipes
 
     for recipe in [recipes.find(options.name)] if options.name else recipes.RECIPES.values():
         values = dataclasses.asdict(recipe)

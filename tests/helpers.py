@@ -10,7 +10,7 @@ import numpy as np
 import reference
 
 import keras_preact
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import NetworkConfig, ResNet
 
 HALF = keras_preact.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
 LABELS = ("a", "b", "c", "d", "e")

@@ -6,9 +6,9 @@ import pytest
 import reference
 from helpers import build, config_kwargs, disagreement, images_like, outputs_of, relative_error, tiny, weights_of
 
-from keras_preact import networks, units
-from keras_preact.networks import CHOICES, NetworkConfig
-from keras_preact.units import ORDERS
+from keras_preact.networks import building as networks, units
+from keras_preact.networks.building import CHOICES, NetworkConfig
+from keras_preact.networks.units import ORDERS
 
 AGREE, DIFFER = 1e-5, 1e-3
 UNITS, SHORTCUTS = CHOICES["unit"], CHOICES["shortcut"]

@@ -23,7 +23,7 @@ RUN = """
 import sys
 import keras, numpy as np
 from helpers import outputs_of
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import NetworkConfig, ResNet
 
 folder, backend, configs = sys.argv[1:]
 assert keras.backend.backend() == backend

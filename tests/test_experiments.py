@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import cli, experiments, recipes, reporting, runs, training
-from keras_preact.experiments import EXPERIMENTS, Experiment, find, reproduce, results
-from keras_preact.networks import NetworkConfig
+from keras_preact import cli
+from keras_preact.networks.building import NetworkConfig
+from keras_preact.paper import experiments, reporting
+from keras_preact.paper.experiments import EXPERIMENTS, Experiment, find, reproduce, results
+from keras_preact.training import engine as training, recipes, runs
 
 TINY = NetworkConfig((1, 1), (4, 6))
 RECIPE = recipes.Recipe("tiny", "a test", epochs=4, batch_size=16, schedule="cosine", padding=1)

@@ -8,8 +8,8 @@ import pytest
 from helpers import HALF, LABELS, run_python, tiny
 
 import keras_preact as kp
-from keras_preact import exporting, inference
-from keras_preact.networks import ResNet
+from keras_preact.exporting import preparation as inference, runtimes as exporting
+from keras_preact.networks.building import ResNet
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported by TensorFlow")
 

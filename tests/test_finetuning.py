@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import NetworkConfig, ResNet
 
 
 def fitted(model):

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import cli, hub, models, pretrained, publishing, runs
+from keras_preact import cli
+from keras_preact.training import runs
+from keras_preact.zoo import builders as models, hub, index as pretrained, publishing
 
 ROOT = Path(__file__).parent.parent
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 8, 8, 3), dtype="uint8")
@@ -384,7 +386,7 @@ def test_metadata_that_is_refused(change, message, published, server):
 
 
 def test_the_schema_knows_every_field():
-    from keras_preact.metadata import _SCHEMA
+    from keras_preact.zoo.metadata import _SCHEMA
 
     for key, kind in (("config", kp.NetworkConfig), ("preprocessing", kp.Preprocessing)):
         assert _SCHEMA[key].keys() == {field.name for field in dataclasses.fields(kind)}
@@ -502,7 +504,7 @@ except OSError as error:
 
 @pytest.mark.slow
 def test_two_processes_fetch_at_once(published, tmp_path):
-    code = "import sys, keras; from keras_preact import hub\ninput()\n" \
+    code = "import sys, keras; from keras_preact.zoo import hub\ninput()\n" \
         "s = hub.snapshot(sys.argv[1]); print(hub.digest(s.file('model.weights.h5')))"
     environment = os.environ | {"HF_HOME": str(tmp_path)}
     both = [

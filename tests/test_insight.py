@@ -6,8 +6,8 @@ from helpers import build, images_like, outputs_of, randomize, tiny
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import explanation
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks import explanation
+from keras_preact.networks.building import NetworkConfig, ResNet
 
 
 def pyramid_of(config, size=33):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import models, pretrained
+from keras_preact.zoo import builders as models, index as pretrained
 
 CIFAR, IMAGENET = (20, 32, 44, 56, 110, 1202, 164, 272, 542, 1001), (18, 34, 50, 101, 152, 200, 269)
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")

@@ -98,7 +98,7 @@ def test_a_wheel_built_from_the_sdist_carries_weights_and_classifies(tmp_path):
     for file in ("py.typed", "imagenet.csv", "importers/timm.py", "weights/index.json", "weights/published.csv"):
         assert (site / "keras_preact" / file).is_file()
     out = run(
-        "import sys; from keras_preact import cli, pretrained; print(pretrained.folder()); "
+        "import sys; from keras_preact import cli; from keras_preact.zoo import index as pretrained; print(pretrained.folder()); "
         "sys.exit(cli.main(sys.argv[1:] or ['classify', 'cat_0000.png']))",
         cwd=ROOT / "examples" / "images", env=os.environ | {"PYTHONPATH": str(site)},
     )

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import pretrained
-from keras_preact.recipes import RECIPES
+from keras_preact.training.recipes import RECIPES
+from keras_preact.zoo import index as pretrained
 
 # Wrong among the 1,000 images of the sample, every tenth of the test set; counted when the weight was made.
 WRONG = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_preact import models
-from keras_preact.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.zoo import builders as models
 
 ROOT = Path(__file__).parent.parent
 

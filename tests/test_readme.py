@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import models
-from keras_preact.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.zoo import builders as models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

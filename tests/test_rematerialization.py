@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from helpers import build, images_like
 
-from keras_preact import rematerialization, training
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import Recipe
-from keras_preact.rematerialization import rematerialized
+from keras_preact.networks.building import NetworkConfig
+from keras_preact.training import engine as training
+from keras_preact.training.forms import rematerialization
+from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.training.recipes import Recipe
 
 CONFIGS = {
     "pre-activation": NetworkConfig((3, 2, 2), (4, 6, 8)),

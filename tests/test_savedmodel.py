@@ -13,8 +13,9 @@ from helpers import HALF, LABELS, build, randomize, run_python, tiny
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import export_savedmodel, inference, savedmodel
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact import export_savedmodel
+from keras_preact.exporting import preparation as inference, savedmodel
+from keras_preact.networks.building import NetworkConfig, ResNet
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
@@ -284,7 +285,7 @@ def test_a_network_without_a_classifier_serves_features(tmp_path):
 def test_164_layers_at_the_default_recursion_limit(config, tmp_path):
     code = (
         "import sys, keras_preact as kp, helpers\n"
-        "from keras_preact.networks import NetworkConfig, ResNet\n"
+        "from keras_preact.networks.building import NetworkConfig, ResNet\n"
         "assert sys.getrecursionlimit() == 1000\n"
         "model = ResNet(NetworkConfig.cifar(164, 'bottleneck', order=sys.argv[1]))\n"
         "preprocessing = kp.list_weights('PreActResNet20')[0].preprocessing\n"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import recipes, training
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import RECIPES, Recipe
-from keras_preact.runs import read_log
-from keras_preact.training import SGD, Diverged, Engine, train
+from keras_preact.networks.building import NetworkConfig
+from keras_preact.training import engine as training, recipes
+from keras_preact.training.engine import SGD, Diverged, Engine, train
+from keras_preact.training.recipes import RECIPES, Recipe
+from keras_preact.training.runs import read_log
 
 NETWORK = NetworkConfig((1, 1), (4, 6))
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", warmup_steps=4, padding=1, nesterov=True)

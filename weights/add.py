@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_preact import evaluation, experiments, hub, pretrained, runs
-from keras_preact.architectures import CONFIGS
-from keras_preact.networks import NetworkConfig
-from keras_preact.publishing import CARD, GOLDEN, SELECTION, push_to_hub
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.networks.building import NetworkConfig
+from keras_preact.paper import experiments
+from keras_preact.training import evaluation, runs
+from keras_preact.zoo import hub, index as pretrained
+from keras_preact.zoo.publishing import CARD, GOLDEN, SELECTION, push_to_hub
 
 HERE = Path(__file__).parent
 # Test errors in percent of ResNets on CIFAR-10 by layers, Table 6 of [1], for depths that the paper has no row of.
