@@ -33,7 +33,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors"],
+    install_requires=[
+        "click", "h5py", "huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors",
+    ],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
     packages=[*find_packages(include=["keras_preact", "keras_preact.*"]), "keras_preact.weights"],

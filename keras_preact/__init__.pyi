@@ -1,9 +1,10 @@
 """The public names; the package loads each when it is first used."""
 from .data.preprocessing import Preprocessing as Preprocessing
-from .exporting.runtimes import export as export
+from .exporting.formats import export as export
 from .exporting.savedmodel import export_savedmodel as export_savedmodel
 from .exporting.simplification import simplify_for_inference as simplify_for_inference
-from .networks.building import NetworkConfig as NetworkConfig, ResNet as ResNet
+from .networks.building import ResNet as ResNet
+from .networks.config import NetworkConfig as NetworkConfig
 from .networks.explanation import grad_cam as grad_cam
 from .networks.pyramid import feature_pyramid as feature_pyramid
 from .training.engine import Engine as Engine, train as train
@@ -47,14 +48,20 @@ from .zoo.builders import (
     ResNet542 as ResNet542,
     ResNet1001 as ResNet1001,
     ResNet1202 as ResNet1202,
-    decode_predictions as decode_predictions,
     from_hub as from_hub,
+)
+from .zoo.catalogue import (
     list_models as list_models,
     list_weights as list_weights,
+)
+from .zoo.images import (
+    decode_predictions as decode_predictions,
     load_image as load_image,
     preprocess_input as preprocess_input,
-    pull as pull,
 )
 from .zoo.importers import convert as convert
 from .zoo.metadata import Metadata as Metadata
 from .zoo.publishing import push_to_hub as push_to_hub
+from .zoo.resolving import (
+    pull as pull,
+)

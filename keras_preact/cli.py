@@ -263,7 +263,7 @@ def _network(name, weights, input_shape=None):
     from keras_preact import from_hub
     from keras_preact.networks.architectures import named
     from keras_preact.training import runs
-    from keras_preact.zoo import builders as models, hub
+    from keras_preact.zoo import builders, hub
 
     keras.config.set_image_data_format("channels_last")
     run = (Path(name) / runs.RUN).exists()
@@ -274,7 +274,7 @@ def _network(name, weights, input_shape=None):
     named(name)
     if weights is None:
         raise ValueError(f"Give the weights of {name}: --weights TAG, FILE or hf://owner/name.")
-    return getattr(models, name)(weights=weights, input_shape=input_shape)
+    return getattr(builders, name)(weights=weights, input_shape=input_shape)
 
 
 def _trained(options):
@@ -334,10 +334,10 @@ def _images(path):
 def _list(options):
     from rich.console import Console
 
-    from keras_preact.zoo import index as pretrained
-    from keras_preact.zoo.builders import list_models, list_weights
+    from keras_preact.zoo import index
+    from keras_preact.zoo.catalogue import list_models, list_weights
 
-    weights, others = list_weights(options.pattern), pretrained.upstream()
+    weights, others = list_weights(options.pattern), index.upstream()
     table = _table("Network", "Input", "Parameters", "Multiply-adds", "Weights (test error, or whose)")
     for info in list_models(options.pattern):
         table.add_row(
@@ -356,7 +356,7 @@ def _show(options):
 
     from keras_preact.networks import costs
     from keras_preact.networks.architectures import named
-    from keras_preact.zoo import builders as models
+    from keras_preact.zoo.catalogue import list_weights
 
     config = named(options.name)
     console = Console()
@@ -369,7 +369,7 @@ def _show(options):
     table.add_row("total", "", "", f"{total.parameters:,}", f"{total.multiply_adds:,}")
     console.print(f"{options.name}: {config.unit} units, {config.order}, shortcut {config.shortcut}", highlight=False)
     console.print(table)
-    for weight in models.list_weights(options.name):
+    for weight in list_weights(options.name):
         console.print(
             f"weights={weight.tag!r}: {weight.measured['error']:.2f} % error on {weight.measured['split']} "
             f"({weight.measured['selection']}), {weight.made['epochs']} epochs of {weight.made['recipe']}, "
@@ -380,7 +380,8 @@ def _show(options):
 
 
 def _train(options):
-    from keras_preact.training import engine as training, recipes
+    from keras_preact.training import recipes
+    from keras_preact.training.engine import Diverged, train
 
     recipe = recipes.find(options.recipe)
     changes = dict(_assignment(text, recipe) for text in options.set)
@@ -389,10 +390,10 @@ def _train(options):
             changes[field] = getattr(options, field)
     recipe = dataclasses.replace(recipe, **changes)
     try:
-        log = training.train(
+        log = train(
             options.model, options.data, recipe, options.output, options.seed, _engine(options), options.hold_out
         )
-    except training.Diverged as error:
+    except Diverged as error:
         print(f"keras-preact: {error}", file=sys.stderr)
         return 1
     measured = "held-out" if options.hold_out else "test"
@@ -402,9 +403,9 @@ def _train(options):
 
 
 def _engine(options):
-    from keras_preact.training import engine as training
+    from keras_preact.training.engine import Engine
 
-    return training.Engine(
+    return Engine(
         options.strategy, options.precision, SWITCH[options.xla], options.steps_per_execution, options.batch_norm,
         options.rematerialize, SWITCH[options.loop],
     )
@@ -423,7 +424,7 @@ def _assignment(text, recipe):
 
 def _evaluate(options):
     from keras_preact.training import evaluation
-    from keras_preact.zoo import index as pretrained
+    from keras_preact.zoo import index
 
     # Of any size, so that the crop may be another than the weights were trained on.
     model = _network(options.model, options.weights, (None, None, None))
@@ -434,7 +435,7 @@ def _evaluate(options):
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {_by(report.crop)}, views: {report.views}"
     )
-    for row in pretrained.published(model.name, report.dataset):
+    for row in index.published(model.name, report.dataset):
         errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
         print(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")
     if options.per_class:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_preact.data import datasets
-from keras_preact.networks.building import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import distribution, engine as training
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.recipes import Recipe

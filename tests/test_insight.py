@@ -7,7 +7,8 @@ from PIL import Image
 
 import keras_preact as kp
 from keras_preact.networks import explanation
-from keras_preact.networks.building import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 
 def pyramid_of(config, size=33):

@@ -8,8 +8,7 @@ import pytest
 
 import keras_preact as kp
 from keras_preact.networks.architectures import CONFIGS
-from keras_preact.networks.building import NetworkConfig
-from keras_preact.networks.units import ORDERS
+from keras_preact.networks.config import ORDERS, NetworkConfig
 from keras_preact.training import engine as training
 from keras_preact.training.engine import Engine
 from keras_preact.training.recipes import Recipe

@@ -8,7 +8,8 @@ from helpers import images_like, randomize, relative_error
 
 from keras_preact import cli
 from keras_preact.networks import units
-from keras_preact.networks.building import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 from keras_preact.paper import signals as measuring
 
 tf = pytest.importorskip("tensorflow")

@@ -13,7 +13,7 @@ from PIL import Image
 import keras_preact as kp
 from keras_preact.data import datasets, streams
 from keras_preact.data.preprocessing import load_image
-from keras_preact.networks.building import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 from keras_preact.training.recipes import Recipe
 
 tf = pytest.importorskip("tensorflow")
@@ -261,14 +261,14 @@ def die(epoch, logs):
 
 
 def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path, monkeypatch):
-    from keras_preact.training import engine as training
+    from keras_preact.training import engine
 
     arguments = {"model": NETWORK, "data": stream, "recipe": RECIPE, "seed": 5, "verbose": 0}
     log = kp.train(output=tmp_path / "whole", **arguments)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        callbacks = training._callbacks
+        callbacks = engine._callbacks
         killer = keras.callbacks.LambdaCallback(on_epoch_end=die)
-        patch.setattr(training, "_callbacks", lambda *args: [*callbacks(*args), killer])
+        patch.setattr(engine, "_callbacks", lambda *args: [*callbacks(*args), killer])
         kp.train(output=tmp_path / "killed", **arguments)
     resumed = kp.train(output=tmp_path / "killed", **arguments)
     assert [row["loss"] for row in log] == [row["loss"] for row in resumed] and len(log) == 3

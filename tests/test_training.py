@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact.networks.building import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import engine as training, recipes
 from keras_preact.training.engine import SGD, Diverged, Engine, train
 from keras_preact.training.recipes import RECIPES, Recipe

@@ -1,5 +1,6 @@
-"""The one check that every room makes of an argument."""
+"""The checks that every room makes of an argument."""
 import difflib
+from numbers import Integral
 
 
 def check_choice(name, value, choices):
@@ -11,3 +12,8 @@ def check_choice(name, value, choices):
         f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {value!r}"
         + (f"; did you mean {near[0]!r}?" if near else "")
     )
+
+
+def is_count(value):
+    """Whether `value` is a positive integer, of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_preact._support import compat
 from keras_preact.data.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
 from keras_preact.data.streams import Files, Records, Stream, held_out, naming_unreadable, read_views, tensorflow
 
@@ -211,7 +212,7 @@ def from_tfds(name):
 
     try:
         builder = tfds.builder(name)
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except compat.unknown_dataset() as error:
         raise ValueError(f"There is no .npz file, no folder and no TensorFlow data set named {name!r}.") from error
     test = next((split for split in _test_splits(name) if split in builder.info.splits), None)
     if not test or "train" not in builder.info.splits or not builder.data_path.exists():

@@ -1,4 +1,7 @@
-"""From image files and pixel values to the input of a network, and from its output to labels; pure functions."""
+"""From image files and pixel values to the input of a network, and from its output to labels; pure functions.
+
+Keras loads when one of them is called, and not for label sets and a `Preprocessing`.
+"""
 import csv
 import dataclasses
 import struct
@@ -7,7 +10,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
@@ -107,6 +109,8 @@ def normalize(x, preprocessing, data_format=None):
     Raises:
         ValueError: a number of channels that `preprocessing` has no mean for.
     """
+    import keras
+
     data_format = data_format or keras.config.image_data_format()
     check_choice("data_format", data_format, AXES)
     shape, channels, axis = tuple(x.shape), len(preprocessing.mean), AXES[data_format]
@@ -145,6 +149,8 @@ def decode(predictions, labels, top=5):
     Raises:
         ValueError: predictions that are not of shape (batch, number of labels).
     """
+    import keras
+
     predictions = keras.ops.convert_to_numpy(predictions)
     if predictions.ndim != 2 or predictions.shape[1] != len(labels):
         raise ValueError(
@@ -216,6 +222,8 @@ def views_of(images, views, crop):
 
 def to_data_format(images, transpose=np.transpose):
     """Returns images (..., height, width, channels) in the image data format that Keras is set to."""
+    import keras
+
     if keras.config.image_data_format() == "channels_last":
         return images
     axes = range(len(images.shape))
@@ -224,5 +232,7 @@ def to_data_format(images, transpose=np.transpose):
 
 def image_shape(height, width, channels):
     """Returns the shape of an image in the image data format that Keras is set to."""
+    import keras
+
     first = keras.config.image_data_format() == "channels_first"
     return (channels, height, width) if first else (height, width, channels)

@@ -1,19 +1,16 @@
-"""What is exported of a model: its network, simplified, and what goes with it; and writing it whole or not at all."""
+"""What is exported of a model: its network, simplified, and what goes with it; and checking what was written."""
 import contextlib
 import dataclasses
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from keras_preact._support.settings import recursion_limit
 from keras_preact.data.preprocessing import Preprocessing, normalize, to_data_format
 from keras_preact.exporting.simplification import simplify_for_inference
-from keras_preact.networks.building import recursion_limit
-from keras_preact.networks.pyramid import strides_of
+from keras_preact.networks.graph import strides_of
 
 TOLERANCE = 1e-5
 # Of networks that compute in these types: a runtime rounds after other operations than Keras does.
@@ -38,7 +35,7 @@ class Exported(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Inference:
+class Prepared:
     """A model ready for export.
 
     Args:
@@ -79,7 +76,7 @@ class Inference:
 
 
 def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=False):
-    """Returns the `Inference` of `model`.
+    """Returns the `Prepared` of `model`.
 
     Args:
         model: a `keras.Model` with one input and one output.
@@ -122,7 +119,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
         labels = _checked_labels(model, labels if labels is not None else getattr(model, "labels", None))
     with contextlib.suppress(ValueError):  # layers that are used more than once stay as they are
         network = simplify_for_inference(network, keep_relu)
-    return Inference(model, network, preprocessing, labels if classifies else None)
+    return Prepared(model, network, preprocessing, labels if classifies else None)
 
 
 def _outputs(model):
@@ -182,38 +179,6 @@ def check(exported, tolerance):
             f"What {exported.format} computes differs from the Keras model by {exported.disagreement:.2g}, and "
             f"{tolerance:g} is allowed; nothing was left at {exported.path}. Try another version of the exporter."
         )
-
-
-@contextlib.contextmanager
-def staged(folder):
-    """Yields a new folder inside `folder` to write into; it is removed at the end, with all that was not moved.
-
-    Raises:
-        ValueError: `folder` cannot be written to.
-    """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    # Not by `tempfile`, which makes folders that only their owner may read.
-    new = folder / f"new-{secrets.token_hex(4)}"
-    try:
-        new.mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(
-            f"`path` must be in a folder that can be written to. Received: {folder} ({error.strerror})"
-        ) from error
-    try:
-        yield new
-    finally:
-        shutil.rmtree(new)
-        for parent in made:
-            with contextlib.suppress(OSError):  # what was written stays
-                parent.rmdir()
-
-
-def publish(new, target, overwrite):
-    """Renames `new`, in a staged folder, to `target`; what is there already goes into the staged folder, or raises."""
-    if overwrite and target.exists():
-        os.rename(target, new.with_name("replaced"))
-    os.rename(new, target)
 
 
 def check_free(target, overwrite):

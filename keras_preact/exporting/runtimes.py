@@ -1,4 +1,4 @@
-"""Networks for other runtimes: SavedModel, ONNX, LiteRT and OpenVINO behind one call."""
+"""Formats of one file each, for other runtimes than TensorFlow: ONNX, LiteRT and OpenVINO."""
 import importlib.util
 import json
 import warnings
@@ -7,9 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_preact._support.checks import check_choice
-from keras_preact.exporting import preparation as inference
-from keras_preact.exporting.savedmodel import export_savedmodel
+from keras_preact._support import atomic
+from keras_preact.exporting import preparation
 
 # What the file of each format ends in, how Keras calls it, and the packages that write and run it.
 FILES = {
@@ -18,56 +17,17 @@ FILES = {
     "litert_int8": (".tflite", "litert", ("ai_edge_litert",)),
     "openvino": (".xml", "openvino", ("openvino",)),
 }
-FORMATS = ("savedmodel", *FILES)
 
 
-def export(
-    model, path, format="savedmodel", preprocessing=None, labels=None, version=None, calibration=None, overwrite=False
-):
-    """Writes a network for production: simplified, compared with `model`, whole or not at all.
-
-    "savedmodel" is for TF Serving, see `export_savedmodel`. The other formats have one input, `images`, uint8 of shape
-    (n, height, width, channels) of exactly the size in `preprocessing`, which are normalized inside, and one output,
-    the probabilities (n, classes) as float32. They have no strings: decoding, resizing and naming the classes is left
-    to the client, for whom size, interpolation, crop and labels are in a JSON file beside, such as preact.onnx.json.
-
-    Args:
-        model: a network of the zoo, also with another head; of these other formats, in float32.
-        path: of a SavedModel, the folder of versions; else of a file that ends in .onnx, .tflite or .xml.
-        format: "savedmodel"; "onnx"; "litert", float32; "litert_int8", weights and activations in eight bits;
-            "openvino", whose weights are in a .bin file beside.
-        preprocessing: a `Preprocessing`; default `model.preprocessing`, which weights of the zoo set.
-        labels: the name of each class; default `model.labels`.
-        version: of a SavedModel; default the next.
-        calibration: of "litert_int8", some hundred uint8 images like those to come, of the network's size, on which the
-            ranges of the activations and the disagreement are measured.
-        overwrite: whether what is there already is replaced.
-
-    Returns:
-        An `Exported`. Its disagreement is at most 1e-5, but that of "litert_int8" may be anything: look at it.
-
-    Raises:
-        ValueError: something that is missing, does not fit, or exists already.
-        ImportError: a package that is missing.
-
-    Example:
-
-    >>> keras_preact.export(keras_preact.PreActResNet20(weights="cifar10"), "preact.onnx", format="onnx")
-    """
-    check_choice("format", format, FORMATS)
-    if format == "savedmodel":
-        _check_without("calibration", calibration, "litert_int8")
-        return export_savedmodel(
-            model, path, version, preprocessing=preprocessing, labels=labels, overwrite=overwrite
-        )
-    _check_without("version", version, "savedmodel")
+def export_file(model, path, format, preprocessing=None, labels=None, calibration=None, overwrite=False):
+    """Writes a network as a file of one of `FILES`, with a JSON file beside; arguments and errors as of `export`."""
     suffix, name = require(format)
     target = Path(path)
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
-    inference.check_free(target, overwrite)
-    ready = inference.prepare(model, preprocessing, labels, keep_relu=True)
-    if ready.tolerance != inference.TOLERANCE:
+    preparation.check_free(target, overwrite)
+    ready = preparation.prepare(model, preprocessing, labels, keep_relu=True)
+    if ready.tolerance != preparation.TOLERANCE:
         raise ValueError(
             f"format={format!r} is of networks in float32: build {model.name} with "
             f"keras.config.set_dtype_policy('float32') and the same weights. Received: {model.dtype_policy.name}"
@@ -76,23 +36,21 @@ def export(
     if format == "litert_int8":
         images = _checked_calibration(calibration, images.shape)
         options = _int8(images)
-    else:
-        _check_without("calibration", calibration, "litert_int8")
-    with inference.staged(target.parent) as staged:
+    with atomic.staged(target.parent) as staged:
         new = staged / target.name
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's patch of tf2onnx
             _of_pixels(ready).export(str(new), format=name, verbose=False, **options)
         expected = ready.expected(images)["probabilities"]
         found = np.concatenate([RUNTIMES[name](new, batch) for batch in np.array_split(images, -(-len(images) // 32))])
-        exported = inference.Exported(
-            format, target, inference.size_of(staged), float(np.abs(found - expected).max())
+        exported = preparation.Exported(
+            format, target, preparation.size_of(staged), float(np.abs(found - expected).max())
         )
-        inference.check(exported, 1 if format == "litert_int8" else ready.tolerance)
+        preparation.check(exported, 1 if format == "litert_int8" else ready.tolerance)
         new.with_name(f"{new.name}.json").write_text(json.dumps(ready.metadata, indent=2) + "\n", encoding="utf-8")
         files = sorted(staged.iterdir(), key=lambda file: file == new)  # the one that was asked for comes last
         for file in files:
-            inference.check_free(target.with_name(file.name), overwrite)
+            preparation.check_free(target.with_name(file.name), overwrite)
         for file in files:
             file.replace(target.with_name(file.name))
     return exported
@@ -107,11 +65,6 @@ def require(format):
             f"format={format!r} needs {' and '.join(missing)}, which is missing: pip install 'keras_preact[{name}]'"
         )
     return suffix, name
-
-
-def _check_without(name, value, format):
-    if value is not None:
-        raise ValueError(f"`{name}` is for format={format!r}. Received: {value!r}"[:200])
 
 
 def _of_pixels(ready):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_preact._support.checks import check_choice
+from keras_preact._support import atomic
+from keras_preact._support.checks import check_choice, is_count
 from keras_preact.data.preprocessing import normalize, to_data_format
-from keras_preact.exporting import preparation as inference
-from keras_preact.networks.building import is_count
+from keras_preact.exporting import preparation
 from keras_preact.version import __version__
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
@@ -60,11 +60,11 @@ def export_savedmodel(
         check_choice("signatures", signature, SIGNATURES)
     if not is_count(top):
         raise ValueError(f"`top` must be a positive integer. Received: {top!r}")
-    ready = inference.prepare(model, preprocessing, labels, classifies=tuple(signatures) != ("features",))
+    ready = preparation.prepare(model, preprocessing, labels, classifies=tuple(signatures) != ("features",))
     target = _target(Path(path), version, overwrite)
     import tensorflow as tf
 
-    with inference.staged(target.parent) as staged:
+    with atomic.staged(target.parent) as staged:
         new = staged / target.name
         (staged / LABELS).write_text("".join(f"{label}\n" for label in ready.labels or ()), encoding="utf-8")
         metadata = ready.metadata | {"keras_preact": __version__, "tensorflow": tf.__version__}
@@ -77,11 +77,11 @@ def export_savedmodel(
         tf.saved_model.save(module, str(new), functions)
         samples = _samples(ready.preprocessing)
         _write_warmup(new / "assets.extra" / WARMUP, target.parent.name, functions, samples[:1])
-        exported = inference.Exported(
-            "savedmodel", target, inference.size_of(new), _disagreement(new, ready, signatures, samples)
+        exported = preparation.Exported(
+            "savedmodel", target, preparation.size_of(new), _disagreement(new, ready, signatures, samples)
         )
-        inference.check(exported, ready.tolerance)
-        inference.publish(new, target, overwrite)
+        preparation.check(exported, ready.tolerance)
+        atomic.publish(new, target, overwrite)
     return exported
 
 
@@ -94,7 +94,7 @@ def _target(base, version, overwrite):
         return base / str(max(versions, default=0) + 1)
     if not is_count(version):
         raise ValueError(f"`version` must be a positive integer. Received: {version!r}")
-    inference.check_free(base / str(version), overwrite)
+    preparation.check_free(base / str(version), overwrite)
     return base / str(version)
 
 
@@ -248,7 +248,7 @@ def _disagreement(folder, ready, signatures, samples):
         else:
             outputs, keep = served[name](tf.constant(samples)), slice(None)
         found = {key: outputs[key].numpy()[keep] for key in outputs if key in expected}
-        differences.append(inference.disagreement(found, expected))
+        differences.append(preparation.disagreement(found, expected))
     return max(differences)
 
 

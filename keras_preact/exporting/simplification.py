@@ -3,7 +3,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_preact.networks.building import nodes_of, recursion_limit
+from keras_preact._support.settings import recursion_limit
+from keras_preact.networks.graph import nodes_of
 
 KERNELS = (layers.Conv2D, layers.Dense)
 # How many standard deviations of its channel an offset may be: more would cost digits of the sums it is added to.

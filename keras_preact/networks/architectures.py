@@ -1,7 +1,7 @@
 """The zoo's networks by name: what each builder builds."""
 import difflib
 
-from keras_preact.networks.building import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 
 FAMILIES = {"PreActResNet": {}, "ResNet": {"order": "original"}}
 CIFAR = {"basic": (20, 32, 44, 56, 110, 1202), "bottleneck": (164, 272, 542, 1001)}

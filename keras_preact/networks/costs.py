@@ -2,8 +2,7 @@
 from math import ceil
 from typing import NamedTuple
 
-from keras_preact.networks.building import plan
-from keras_preact.networks.units import ORDERS, Conv
+from keras_preact.networks.config import ORDERS, Conv, plan
 
 
 class Cost(NamedTuple):

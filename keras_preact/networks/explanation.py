@@ -2,7 +2,7 @@
 import keras
 import numpy as np
 
-from keras_preact.networks.building import recursion_limit
+from keras_preact._support.settings import recursion_limit
 
 LAST = "channels_last"
 SIDE = 224  # pixels of an overlay, at least

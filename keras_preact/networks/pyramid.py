@@ -2,7 +2,8 @@
 import keras
 from keras import layers
 
-from keras_preact.networks.building import nodes_of, recursion_limit
+from keras_preact._support.settings import recursion_limit
+from keras_preact.networks.graph import strides_of
 
 
 def feature_pyramid(model):
@@ -36,18 +37,6 @@ def feature_pyramid(model):
         raise ValueError(f"`model` must have residual units, which end with an Add layer. Received: {model.name}")
     with recursion_limit(len(model.layers)):
         return keras.Model(model.input, {name: _activated(model, layer).output for name, layer in found.items()})
-
-
-def strides_of(model):
-    """Returns, for each layer by name, the pixels of the input for one of its output, along each side."""
-    strides, found = {}, {}
-    for node in nodes_of(model):
-        layer = node.operation
-        before = max((strides[id(tensor)] for tensor in node.input_tensors), default=1)
-        own = max(strides_of(layer).values()) if isinstance(layer, keras.Model) else getattr(layer, "strides", (1,))[0]
-        found[layer.name] = before * own
-        strides |= {id(tensor): before * own for tensor in node.output_tensors}
-    return found
 
 
 def _activated(model, layer):

@@ -1,62 +1,11 @@
 """The residual unit of "Identity Mappings in Deep Residual Networks" (He et al. 2016), in every form the paper tries.
 
-A unit computes y = h(x) + F(x) and hands f(y) to the next (Eqns. 1 and 2). Where the activations stand is a row of
-`ORDERS` (Fig. 4), how h matches the shape of F is the unit's `shortcut` (options A, B and C of [1]), and how the two
-are joined is one of `JOINS` (Fig. 2). [1] is "Deep Residual Learning for Image Recognition".
+`config` says what the forms are; here they become layers.
 """
-from math import prod
-from typing import NamedTuple
-
 import keras
 from keras import layers
 
-
-class Order(NamedTuple):
-    """What stands where in a unit; "b" is batch normalization, "r" is ReLU."""
-
-    before: str   # before each conv
-    between: str  # after each conv but the last
-    tail: str     # after the last conv, inside the branch
-    after: str    # after the addition
-
-
-ORDERS = {
-    "original": Order("", "br", "b", "r"),                # Fig. 4(a)
-    "bn_after_addition": Order("", "br", "", "br"),       # Fig. 4(b)
-    "relu_before_addition": Order("", "br", "br", ""),    # Fig. 4(c)
-    "relu_preactivation": Order("r", "b", "b", ""),       # Fig. 4(d)
-    "full_preactivation": Order("br", "", "", ""),        # Fig. 4(e)
-}
-
-
-class Conv(NamedTuple):
-    """One conv of a branch."""
-
-    filters: int
-    kernel: int
-    strides: int = 1
-
-
-class Unit(NamedTuple):
-    """One residual unit, as `networks.plan` lays it out."""
-
-    name: str
-    channels: int             # of the input
-    convs: tuple[Conv, ...]   # one, two or three: single-layer, basic, bottleneck
-    shortcut: str             # "identity", "pad" or "project"
-    order: Order
-    join: tuple               # a name of JOINS and its values
-    activated: bool = False   # the input has had this unit's first pre-activation already
-    epsilon: float = 1e-5
-    use_bias: bool = False    # on the last conv and the projection
-
-    @property
-    def filters(self):
-        return self.convs[-1].filters
-
-    @property
-    def strides(self):
-        return prod(c.strides for c in self.convs)
+from keras_preact.networks.config import JOINS, Conv
 
 
 def residual_unit(x, unit):
@@ -74,7 +23,8 @@ def residual_unit(x, unit):
         branch = conv(branch, c, f"{unit.name}_conv{i}", unit.use_bias and last)
         branch = activate(branch, unit.order.tail if last else unit.order.between, *names, unit.epsilon)
     name, *values = unit.join
-    y = JOINS[name](x, SHORTCUTS[unit.shortcut](x, unit), branch, unit, *values)
+    shortcut = SHORTCUTS[unit.shortcut](x, unit)
+    y = JOINERS[name](x, shortcut, branch, unit, *(values or JOINS[name].values()))
     return activate(y, unit.order.after, f"{unit.name}_out_bn", f"{unit.name}_out_relu", unit.epsilon)
 
 
@@ -152,7 +102,7 @@ def _plain(x, shortcut, branch, unit):
     return _add(shortcut, branch, unit)
 
 
-def _scaled(x, shortcut, branch, unit, shortcut_scale=0.5, branch_scale=0.5):
+def _scaled(x, shortcut, branch, unit, shortcut_scale, branch_scale):
     """Fig. 2(b), constant scaling. A shortcut scaled by 0 is left out: a plain network."""
     if branch_scale != 1:
         branch = layers.Rescaling(branch_scale, name=f"{unit.name}_scale")(branch)
@@ -170,25 +120,25 @@ def _gate(x, unit, bias):
     return g, layers.Rescaling(-1.0, 1.0, name=f"{unit.name}_shortcut_gate")(g)
 
 
-def _shortcut_gate(x, shortcut, branch, unit, bias=-6.0):
+def _shortcut_gate(x, shortcut, branch, unit, bias):
     """Fig. 2(d), shortcut-only gating."""
     _, rest = _gate(x, unit, bias)
     return _add(layers.Multiply(name=f"{unit.name}_shortcut_gated")([shortcut, rest]), branch, unit)
 
 
-def _exclusive_gate(x, shortcut, branch, unit, bias=-6.0):
+def _exclusive_gate(x, shortcut, branch, unit, bias):
     """Fig. 2(c), exclusive gating."""
     g, rest = _gate(x, unit, bias)
     shortcut = layers.Multiply(name=f"{unit.name}_shortcut_gated")([shortcut, rest])
     return _add(shortcut, layers.Multiply(name=f"{unit.name}_gated")([branch, g]), unit)
 
 
-def _dropout(x, shortcut, branch, unit, rate=0.5):
+def _dropout(x, shortcut, branch, unit, rate):
     """Fig. 2(f), dropout on the shortcut; what is kept is scaled up by 1 / (1 - rate), in Keras as in Caffe."""
     return _add(layers.Dropout(rate, name=f"{unit.name}_shortcut_dropout")(shortcut), branch, unit)
 
 
-JOINS = {
+JOINERS = {
     "plain": _plain,
     "scaled": _scaled,
     "exclusive_gate": _exclusive_gate,

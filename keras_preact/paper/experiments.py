@@ -5,9 +5,11 @@ import json
 import statistics
 from pathlib import Path
 
+from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice
-from keras_preact.networks.building import NetworkConfig
-from keras_preact.training import engine as training, evaluation, recipes, runs
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training import evaluation, recipes, runs
+from keras_preact.training.engine import Diverged, train
 
 DIVERGED = "diverged.txt"
 FAIL = 20.0  # percent; the paper writes "fail" for a higher error
@@ -166,13 +168,13 @@ def reproduce(experiments, output="runs/paper", seeds=5, scale=1.0, data_dir=Non
         seeds: trains with the seeds 1 to `seeds`.
         scale: epochs over those of the recipe, for small machines; such results are reported apart from full ones.
         data_dir: folder of .npz files, or folders of images, named after the data sets; default TensorFlow Datasets.
-        engine, verbose: as of `training.train`.
+        engine, verbose: as of `train`.
 
     Returns:
         The folders of the runs.
 
     Raises:
-        ValueError: as `training.train`; a scale that is not above 0 and at most 1.
+        ValueError: as `train`; a scale that is not above 0 and at most 1.
     """
     if not 0 < scale <= 1:
         raise ValueError(f"`scale` must be above 0 and at most 1. Received: {scale}")
@@ -206,10 +208,10 @@ def _train(config, data, recipe, folder, seed, engine, verbose):
     if (folder / runs.FINAL).exists() or (folder / DIVERGED).exists():
         return
     try:
-        training.train(config, data, recipe, folder, seed, engine, verbose=verbose)
-    except training.Diverged as error:
+        train(config, data, recipe, folder, seed, engine, verbose=verbose)
+    except Diverged as error:
         text = f"{error}\n"
-        runs.replace(folder / DIVERGED, lambda new: new.write_text(text))
+        atomic.write_text(folder / DIVERGED, text)
 
 
 def _measure(experiment, folder, data, verbose):
@@ -221,7 +223,7 @@ def _measure(experiment, folder, data, verbose):
     crop, resize = experiment.test
     measured = evaluation.evaluate(model, data, model.preprocessing, crop=crop, resize=resize, verbose=verbose)
     errors = {"top1_error": measured.top1_error, "top5_error": measured.top5_error}
-    runs.replace(path, lambda new: new.write_text(json.dumps(errors) + "\n"))
+    atomic.write_text(path, json.dumps(errors) + "\n")
 
 
 def _measured(experiment):

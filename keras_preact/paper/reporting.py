@@ -2,6 +2,8 @@
 import importlib.util
 from pathlib import Path
 
+from keras_preact._support import atomic
+from keras_preact._support.drawing import drawing
 from keras_preact.paper.experiments import EXPERIMENTS, TABLES, find, results
 from keras_preact.training import recipes, runs
 
@@ -46,10 +48,10 @@ def report(output="runs/paper"):
     if figures:
         lines += ["", "## Figures", ""] + [f"![{name}]({name}.png)" for name in figures]
     text = "\n".join(lines) + "\n"
-    runs.replace(output / "report.md", lambda new: new.write_text(text))
+    atomic.write_text(output / "report.md", text)
     rows = [_row(experiment, result) for experiment in EXPERIMENTS for result in found[experiment]]
     if rows:
-        runs.replace(output / "report.csv", lambda new: runs.write_csv(new, rows))
+        atomic.write_csv(output / "report.csv", rows)
     return text
 
 
@@ -97,7 +99,7 @@ def _depths(output, found):
     points = {order: points[order] for order in ("original", "full_preactivation") if order in points}
     if not points:
         return
-    with runs.drawing(output / "depth.png", figsize=(6, 4)) as (_, axes):
+    with drawing(output / "depth.png", figsize=(6, 4)) as axes:
         for order, of_depth in points.items():
             axes.semilogx(*zip(*sorted(of_depth.items())), "o-", label=order.replace("_", " "))
         axes.set(xlabel="layers", ylabel="test error (%)", title="CIFAR-10, median of full-length runs")

@@ -4,10 +4,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
-from keras_preact.networks.building import NetworkConfig, deep_enough, plan
-from keras_preact.networks.units import ORDERS
-from keras_preact.training import engine as training, recipes, runs
+from keras_preact.networks.config import ORDERS, NetworkConfig, plan
+from keras_preact.networks.graph import deep_enough
+from keras_preact.training import recipes
+from keras_preact.training.engine import Engine, compiled
 
 BATCH = 16
 # What the figure compares, each with the unit's other part as in the paper's experiments on it.
@@ -49,7 +51,7 @@ def measure(config, data=None, steps=0, seed=1):
     recipe = recipes.find("cifar_paper")
     data = _noise(config) if data is None else datasets.load(data, config.input_size)
     with deep_enough(config):
-        network = training.compiled(config, data, recipe, recipe.warmup_rate, training.Engine(loop=False))
+        network = compiled(config, data, recipe, recipe.warmup_rate, Engine(loop=False))
         batches = datasets.TrainingBatches(data, recipe, seed)
         for step in range(steps):
             network.train_on_batch(*batches[step % len(batches)])
@@ -100,7 +102,7 @@ def plot(path, depth=110, data=None, steps=0, seed=1):
     for panel, label, changes in track(cases, "Measuring", console=Console(stderr=True), transient=True):
         found[panel, label] = measure(NetworkConfig.cifar(depth, unit, **changes), data, steps, seed)
     when = f"after {steps} steps" if steps else "at initialization"
-    with runs.drawing(path, 2, len(PANELS), figsize=(6 * len(PANELS), 7), sharex=True) as (_, axes):
+    with drawing(path, 2, len(PANELS), figsize=(6 * len(PANELS), 7), sharex=True) as axes:
         for column, panel in zip(axes.T, PANELS):
             for label in PANELS[panel]:
                 for axis, values in zip(column, found[panel, label]):

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_preact._support.compat import BuiltOnZeros
+
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
@@ -53,7 +55,7 @@ class Devices:
 
 def _one():
     # On TensorFlow, without a strategy, Keras draws no batch and builds what it traces.
-    return Devices() if keras.backend.backend() == "tensorflow" else Devices(model=_Built)
+    return Devices() if keras.backend.backend() == "tensorflow" else Devices(model=BuiltOnZeros)
 
 
 def _mirrored():
@@ -88,7 +90,7 @@ def _jax():
         keras.distribution.initialize()
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     index, count = jax.process_index(), jax.process_count()
-    return Devices(jax.device_count(), index == 0, (index, count), distribution.scope, model=_Built)
+    return Devices(jax.device_count(), index == 0, (index, count), distribution.scope, model=BuiltOnZeros)
 
 
 def _tensorflow(strategy):
@@ -105,30 +107,14 @@ def _tensorflow(strategy):
 def _of_strategy(strategy, model=None):
     return Devices(
         strategy.num_replicas_in_sync, strategy.extended.should_checkpoint, scope=strategy.scope, strategy=strategy,
-        model=model or _Built,
+        model=model or BuiltOnZeros,
     )
 
 
 STRATEGIES = {"none": _one, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax}
 
 
-class _Built(keras.Model):
-    """A network whose `fit` takes its shapes from zeros.
-
-    Keras would draw a batch to see them, under tf.distribute before each pass. What its threads had made ready by then
-    they would serve once more in front of the pass, and as many batches at its end would be left for the next one.
-    """
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        shapes = (1, *self.input_shape[1:]), (1, *self.output_shape[1:])
-        super()._symbolic_build(data_batch=tuple(keras.ops.zeros(shape) for shape in shapes))
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        with self.distribute_strategy.scope():
-            self._symbolic_build()
-
-
-class _MultiWorkerModel(_Built):
+class _MultiWorkerModel(BuiltOnZeros):
     """A network that `fit` can train under MultiWorkerMirroredStrategy, which plain Keras models cannot (keras#20585).
 
     What fit would build metrics from are values of all replicas, which have no shape; and it averages the results of a

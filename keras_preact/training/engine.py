@@ -11,11 +11,15 @@ from pathlib import Path
 
 import keras
 
+from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice
+from keras_preact._support.settings import dtype_policy
 from keras_preact.data import datasets, streams
 from keras_preact.data.preprocessing import image_shape
 from keras_preact.networks.architectures import CONFIGS, named
-from keras_preact.networks.building import NetworkConfig, ResNet, deep_enough, dtype_policy
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.networks.graph import deep_enough
 from keras_preact.training import recipes, runs
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.looping import SCANS, looped, unrolled
@@ -274,7 +278,7 @@ def _restore(network, folder, steps):
 
 def _save(network, path, chief):
     if chief:
-        runs.replace(path, network.save_weights)
+        atomic.replace(path, network.save_weights)
     else:
         # To gather values that live on several machines all of them must take part.
         with tempfile.TemporaryDirectory() as scratch:
@@ -346,5 +350,5 @@ class _Epochs(keras.callbacks.Callback):
         }
         if self.chief:
             rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch] + [row]
-            runs.replace(self.folder / runs.LOG, lambda new: runs.write_csv(new, rows))
+            atomic.write_csv(self.folder / runs.LOG, rows)
         _save(self.model, self.folder / runs.CHECKPOINT, self.chief)

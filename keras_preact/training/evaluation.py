@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
+from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
 from keras_preact.data.preprocessing import VIEWS, normalize, to_data_format
-from keras_preact.training import runs
 
 LAST = "channels_last"
 
@@ -65,7 +65,7 @@ class Report:
         n = len(self.labels)
         side = min(3 + 0.4 * n, 20)
         share = 100 * self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
-        with runs.drawing(path, figsize=(side, side)) as (_, axes):
+        with drawing(path, figsize=(side, side)) as axes:
             axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
             axes.set(
                 xticks=range(n), yticks=range(n), yticklabels=self.labels, xlabel="predicted", ylabel="true",

@@ -1,7 +1,6 @@
-"""Training recipes as plain values; `RECIPES` is the table of them."""
+"""Training recipes as plain values; `RECIPES` is the table of them. Keras loads when a schedule is asked for."""
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
@@ -99,6 +98,8 @@ class Recipe:
         Raises:
             ValueError: the warm-up does not end before the learning rate falls.
         """
+        from keras.optimizers import schedules
+
         steps = self.epochs * steps_per_epoch
         falls = round(min(self.drops, default=1) * steps) if self.schedule == "steps" else steps
         if self.warmup_steps and self.warmup_steps >= falls:
@@ -108,7 +109,7 @@ class Recipe:
                 f"warmup_steps={falls // 10}). Received: {self.warmup_steps}"
             )
         if self.schedule == "cosine":
-            return keras.optimizers.schedules.CosineDecay(
+            return schedules.CosineDecay(
                 self.warmup_rate or 0.0 if self.warmup_steps else self.learning_rate, steps - self.warmup_steps,
                 warmup_target=self.learning_rate if self.warmup_steps else None, warmup_steps=self.warmup_steps,
             )
@@ -116,7 +117,7 @@ class Recipe:
         values = [self.warmup_rate] * bool(self.warmup_steps)
         values += [self.learning_rate / 10**i for i in range(len(self.drops) + 1)]
         # Keras's boundaries are the last steps of a value, counted from 0.
-        return keras.optimizers.schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
+        return schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
 
 
 _PAPER = Recipe(

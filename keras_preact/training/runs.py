@@ -1,15 +1,16 @@
-"""The folder of a training run: what it holds, and writing it so that a kill at any moment leaves it whole."""
+"""The folder of a training run: what it holds, which a kill at any moment leaves whole."""
 import csv
 import importlib.util
 import json
-import os
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
+from keras_preact._support import atomic
+from keras_preact._support.drawing import drawing
 from keras_preact.data.preprocessing import Preprocessing
-from keras_preact.networks.building import NetworkConfig, ResNet
-from keras_preact.zoo import index as pretrained
+from keras_preact.networks import files
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
@@ -35,7 +36,7 @@ def claim(folder, run):
                 + "\n  ".join(differences)
             )
     else:
-        replace(path, lambda new: Path(new).write_text(json.dumps(run, indent=2) + "\n"))
+        atomic.write_text(path, json.dumps(run, indent=2) + "\n")
 
 
 def _differences(before, now, name=""):
@@ -55,34 +56,6 @@ def read_log(path):
         return list(csv.DictReader(file))
 
 
-def write_csv(path, rows):
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def replace(path, write):
-    """Calls `write` with a temporary name beside `path`, and renames the file it writes: whole or not at all."""
-    new = path.with_name(f"new-{path.name}")
-    write(new)
-    os.replace(new, path)
-
-
-@contextmanager
-def drawing(path, *args, **kwargs):
-    """Yields the figure and axes of `plt.subplots(*args, **kwargs)`, and writes them as a PNG, whole or not at all."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(*args, layout="constrained", **kwargs)
-    yield figure, axes
-    replace(Path(path), lambda new: figure.savefig(new, dpi=100))
-    plt.close(figure)
-
-
 def plot(logs, path, title, measured="test"):
     """Writes a PNG of curves in the style of the paper's Figs. 1, 3 and 6; nothing where Matplotlib is missing.
 
@@ -94,7 +67,7 @@ def plot(logs, path, title, measured="test"):
     """
     if not importlib.util.find_spec("matplotlib"):
         return
-    with drawing(path, figsize=(6, 4)) as (_, left):
+    with drawing(path, figsize=(6, 4)) as left:
         right = left.twinx()
         for i, (label, log) in enumerate(logs.items()):
             epochs = [int(row["epoch"]) for row in log]
@@ -129,11 +102,11 @@ def load_run(folder, input_shape=None):
     if not (folder / RUN).exists() or not (folder / FINAL).exists():
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = read_run(folder)
-    layers = pretrained.read(folder / FINAL)
+    layers = files.read(folder / FINAL)
     preprocessing = Preprocessing(**run["data"]["preprocessing"])
-    shape = pretrained.completed(input_shape or preprocessing.input_shape, layers)
+    shape = files.completed(input_shape or preprocessing.input_shape, layers)
     config, name = NetworkConfig(**run["config"]), run["model"].lower()
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
-    pretrained.assign(model, layers, folder / FINAL)
+    files.assign(model, layers, folder / FINAL)
     model.preprocessing, model.labels = preprocessing, tuple(run["labels"])
     return model, run

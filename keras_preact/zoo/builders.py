@@ -1,16 +1,14 @@
 """The zoo: one builder for each architecture, a row each, in the style of `keras.applications`."""
-import dataclasses
-import fnmatch
 import os
 import warnings
-from typing import NamedTuple
 
-from keras_preact.data import preprocessing
-from keras_preact.networks import costs
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS, builder_name
-from keras_preact.networks.building import ResNet, check_top, dtype_policy
+from keras_preact.networks.building import ResNet, check_top
 from keras_preact.networks.units import channel_axis
-from keras_preact.zoo import hub, index as pretrained
+from keras_preact.zoo.metadata import Metadata
+from keras_preact.zoo.resolving import Found, of_repository, resolve
 
 _DOCSTRING = """Builds {name}: {what}.
 
@@ -66,7 +64,7 @@ def _builder(name):
         name=default,
     ):
         return _build(
-            build.__name__, weights, config=config, include_top=include_top, input_tensor=input_tensor,
+            build.__name__, weights, config, include_top=include_top, input_tensor=input_tensor,
             input_shape=input_shape, pooling=pooling, classes=classes, classifier_activation=classifier_activation,
             name=name,
         )
@@ -82,31 +80,31 @@ def _builder(name):
     return build
 
 
-def _build(architecture, weights, classes, **arguments):
+def _build(architecture, weights, config, classes, **arguments):
+    """Builds the network of `config`, or in the layout of `weights`: None, what `resolve` takes, or a `Found`."""
     top = arguments["include_top"]
     check_top(top, arguments["pooling"], classes)
     if weights is None:
-        return ResNet(classes=classes, **arguments)
-    path, known = _find(architecture, arguments["config"], weights)
-    layers = pretrained.read(path)
-    arguments["config"] = getattr(known, "config", arguments["config"])
+        return ResNet(config, classes=classes, **arguments)
+    found = weights if isinstance(weights, Found) else resolve(weights, architecture, config)
+    layers, known = files.read(found.path()), found.known
     if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
         arguments["input_shape"] = known.preprocessing.input_shape
-    arguments["input_shape"] = pretrained.completed(arguments["input_shape"], layers)
+    arguments["input_shape"] = files.completed(arguments["input_shape"], layers)
     _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
-    trained = layers[pretrained.HEAD][0].shape[-1] if pretrained.HEAD in layers else None
+    trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
     if top and classes is None:
         classes = trained
     new_head = top and (trained is None or classes != trained)
-    model = ResNet(classes=classes, **arguments)
-    pretrained.assign(model, layers, repr(os.fspath(weights)), keep_head=new_head)
+    model = ResNet(found.config or config, classes=classes, **arguments)
+    files.assign(model, layers, repr(os.fspath(found.address)), keep_head=new_head)
     if known:
         model.preprocessing = known.preprocessing
-        model.labels = None if new_head else preprocessing.LABELS.get(known.labels, known.labels)
+        model.labels = None if new_head else LABELS.get(known.labels, known.labels)
     if new_head:
         had = f"{trained} classes" if trained else "no such layer"
         warnings.warn(
-            f"{architecture}: all layers but {pretrained.HEAD!r} were loaded from {weights!r}. That layer was "
+            f"{architecture}: all layers but {files.HEAD!r} were loaded from {found.address!r}. That layer was "
             f"initialised at random, for {model.output_shape[-1]} classes where the weights have {had}: train it "
             "before use.",
             stacklevel=3,
@@ -114,75 +112,9 @@ def _build(architecture, weights, classes, **arguments):
     return model
 
 
-def _find(architecture, config, weights):
-    """Returns the path of a file of weights, and what is known of it: a `Weight`, a `Metadata`, an `About`, or None."""
-    if not hub.is_address(weights) and not pretrained.is_path(weights):
-        weight = pretrained.find(architecture, weights)
-        if isinstance(weight, pretrained.Weight):
-            return pretrained.verified(weight), weight
-        weights = _upstream(weight)
-    path = weights
-    if hub.is_address(weights):
-        try:
-            snapshot = hub.snapshot(weights)
-            _check_config(architecture, config, weights, snapshot.metadata)
-            return snapshot.file(hub.WEIGHTS), snapshot.metadata
-        except hub.NotOurs:
-            path = _converted(weights)
-    about = pretrained.about(path)
-    if about and builder_name(about.config) != architecture:
-        raise ValueError(
-            f"{weights} holds weights of {builder_name(about.config)}. Received: the builder {architecture}"
-        )
-    return path, about
-
-
-def _upstream(weight):
-    """Returns the address of a weight of another zoo on the Hub.
-
-    Raises:
-        ValueError: it is not there; the message says how to get it.
-    """
-    if hub.is_address(weight.file):
-        return weight.file
-    name = f"{weight.architecture.lower()}-{weight.tag}.weights.h5"
-    download = "Download and unzip" if weight.file.endswith(".zip") else "Download"
-    raise ValueError(
-        f"The weights {weight.tag!r} of {weight.architecture} are published by another zoo, from where they are not "
-        f"fetched. {download} {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
-        f"{weight.source} FILE --output {name}`, and give weights={name!r}."
-    )
-
-
-def _converted(address):
-    """Returns the path of the weights of a timm repository on the Hub, converted when they are first used."""
-    from keras_preact.zoo import importers
-
-    repository, commit = hub.resolve(address)
-    path = hub.converted(repository, commit)
-    if not path.exists():
-        folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with dtype_policy("float32"):  # the file is for all policies
-            importers.convert("timm", folder, repository.split("/")[1], path)
-    return path
-
-
-def _check_config(architecture, config, weights, published):
-    if builder_name(published.config) == architecture:
-        return  # perhaps in the layout of another zoo
-    here, there = dataclasses.asdict(config), dataclasses.asdict(published.config)
-    differences = [f"{name} is {there[name]!r} and {here[name]!r}" for name in here if here[name] != there[name]]
-    if differences:
-        raise ValueError(
-            f"{weights!r} holds {published.architecture} and the builder is {architecture}: {'; '.join(differences)}. "
-            f"Use that builder, or keras_preact.from_hub({weights.removeprefix(hub.PREFIX)!r})."
-        )
-
-
 def _check_channels(layers, architecture, input_tensor, input_shape):
     shape = input_shape if input_tensor is None else input_tensor.shape[1:]
-    trained = pretrained.channels(layers)
+    trained = files.channels(layers)
     if shape is None or len(shape) != 3 or trained is None:
         return
     if trained != shape[-1 if channel_axis() == -1 else 0]:
@@ -254,151 +186,12 @@ def from_hub(repository, **arguments):
     >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
     >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
     """
-    try:
-        snapshot = hub.snapshot(repository)
-    except hub.NotOurs:
-        path = _converted(repository)
-        known = pretrained.about(path)
-        architecture, weights = builder_name(known.config), path
-    else:
-        known = snapshot.metadata
-        architecture, weights = known.architecture, f"{hub.PREFIX}{snapshot.repository}@{snapshot.commit}"
+    found = of_repository(repository)
+    known = found.known
+    architecture = known.architecture if isinstance(known, Metadata) else builder_name(known.config)
     defaults = dict.fromkeys(("pooling", "classes", "input_tensor", "input_shape")) | {"include_top": True}
     if architecture in CONFIGS:
         defaults["name"] = architecture.lower()
     if arguments.get("input_tensor") is None and known.preprocessing:
         defaults["input_shape"] = known.preprocessing.input_shape
-    return _build(architecture, weights, config=known.config, **defaults | arguments)
-
-
-class ModelInfo(NamedTuple):
-    """What `list_models` tells of an architecture; the cost is for its own input size and number of classes."""
-
-    name: str
-    parameters: int
-    multiply_adds: int
-    input_size: tuple
-    weights: tuple
-
-
-def list_models(pattern="*"):
-    """Returns a `ModelInfo` for each architecture whose name matches `pattern`, such as "PreAct*" or "*1001".
-
-    Raises:
-        ValueError: no name matches.
-    """
-    models = []
-    for name in _matching(pattern):
-        config = CONFIGS[name]
-        cost = costs.count(config)
-        tags = tuple(weight.tag for weight in pretrained.index() if weight.architecture == name)
-        models.append(ModelInfo(name, cost.parameters, cost.multiply_adds, config.input_size, tags))
-    return models
-
-
-def list_weights(model="*"):
-    """Returns the published `Weight`s of each architecture whose name matches `model`.
-
-    Each tells its measured error and, as `where`, whether it is "bundled" with the package, "cached" or "remote".
-    """
-    architectures = _matching(model)
-    return [weight for weight in pretrained.index() if weight.architecture in architectures]
-
-
-def pull(name):
-    """Fetches weights into the cache, for use without a network.
-
-    Args:
-        name: of a builder, or a pattern such as "PreAct*", for all its weights that the Hub has; or "owner/name" or
-            "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
-
-    Returns:
-        The paths of the files.
-
-    Raises:
-        OSError: a file cannot be had, or is not the published one.
-        ValueError: no model is named so, or there is nothing to fetch.
-    """
-    if "/" in name:
-        try:
-            snapshot = hub.snapshot(name)
-        except hub.NotOurs:
-            return [_converted(name)]
-        return [snapshot.file(file) for file in snapshot.metadata.files]
-    names = _matching(name)
-    paths = [pretrained.verified(weight) for weight in list_weights(name)] + [
-        _converted(weight.file) for weight in pretrained.upstream()
-        if weight.architecture in names and hub.is_address(weight.file)
-    ]
-    if not paths:
-        raise ValueError(f"The Hub has no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
-    return paths
-
-
-def _matching(pattern):
-    names = fnmatch.filter(CONFIGS, pattern)
-    if not names:
-        raise ValueError(f"No model is named {pattern!r}. There are: {', '.join(CONFIGS)}")
-    return names
-
-
-def preprocess_input(x, weights="cifar10", model=None, data_format=None):
-    """Normalizes images as `weights` were trained: (x / 255 - mean) / std. The argument itself stays as it is.
-
-    Args:
-        x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
-            (..., 3, height, width) if the data format is "channels_first".
-        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
-        model: the name of the builder, where the weights of one tag differ.
-        data_format: default Keras's `image_data_format`.
-
-    Returns:
-        float32 of the shape of `x`.
-
-    Raises:
-        ValueError: an unknown tag, or another number of channels.
-    """
-    return preprocessing.normalize(x, _preprocessing(weights, model), data_format)
-
-
-def decode_predictions(preds, top=5, weights="cifar10", model=None):
-    """Returns the `top` best (label, probability) pairs for each row of `preds`, best first.
-
-    Args:
-        preds: array or tensor of shape (batch, classes).
-        top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
-            "imagenet_wordnet_ids"), or a list with a label for each class, such as `model.labels`.
-        model: the name of the builder, where the weights of one tag differ.
-
-    Raises:
-        ValueError: an unknown tag, no labels, or predictions that do not have one column for each label.
-    """
-    labels = weights
-    if labels is None:
-        raise ValueError("A network with a new head has no labels: give `weights` a list with one for each class.")
-    if isinstance(weights, str):
-        known = weights if weights in preprocessing.LABELS else pretrained.describe(weights, model).labels
-        labels = preprocessing.LABELS[known]
-    return preprocessing.decode(preds, labels, top)
-
-
-def load_image(file, weights="cifar10", model=None):
-    """Returns the image in `file` as `weights` expect it: resized, cropped, uint8 of shape (height, width, 3).
-
-    Args:
-        file: path or binary file of any format Pillow reads.
-        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
-        model: the name of the builder, where the weights of one tag differ.
-
-    Raises:
-        ValueError: an unknown tag.
-        OSError: no such file, or not an image.
-    """
-    return preprocessing.load_image(file, _preprocessing(weights, model))
-
-
-def _preprocessing(weights, model):
-    if isinstance(weights, preprocessing.Preprocessing):
-        return weights
-    return pretrained.describe(weights, model).preprocessing
+    return _build(architecture, found, known.config, **defaults | arguments)

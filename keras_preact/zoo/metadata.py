@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 from keras_preact.data.preprocessing import Preprocessing
-from keras_preact.networks.building import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 
 FORMAT = 1
 

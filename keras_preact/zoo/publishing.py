@@ -9,10 +9,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_preact._support import atomic
 from keras_preact.data.preprocessing import normalize
-from keras_preact.networks.building import NetworkConfig, ResNet
+from keras_preact.networks import files
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import runs
-from keras_preact.zoo import card, hub, index as pretrained
+from keras_preact.zoo import card, hub
 from keras_preact.zoo.metadata import Metadata
 
 CARD, GOLDEN = "README.md", "golden.npz"
@@ -77,7 +80,7 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
         if commit:
             _verify(name, commit, metadata, cache)
         if folder:
-            runs.replace(Path(folder), lambda path: shutil.copytree(new, path))
+            atomic.replace(Path(folder), lambda path: shutil.copytree(new, path))
     return Publication(name, commit, files, text)
 
 
@@ -105,7 +108,7 @@ def _checked(model, metadata):
     """Returns the network of `metadata` with the weights of `model`, and pixel values with the outputs they give."""
     Metadata.from_json(metadata.to_json())
     network = _network(metadata)
-    pretrained.assign(network, {x.name: x.get_weights() for x in model.layers if x.weights}, f"the model {model.name}")
+    files.assign(network, {x.name: x.get_weights() for x in model.layers if x.weights}, f"the model {model.name}")
     images = np.random.default_rng(0).integers(0, 256, (2, *metadata.preprocessing.input_shape), dtype="uint8")
     golden = {"input": images, "output": _outputs(network, images, metadata)}
     if not _agree(_outputs(model, images, metadata), golden["output"]):
@@ -197,7 +200,7 @@ def _verify(name, commit, metadata, cache):
     for file in metadata.files:
         snapshot.file(file)
     network = _network(snapshot.metadata)
-    pretrained.assign(network, pretrained.read(snapshot.file(hub.WEIGHTS)), name)
+    files.assign(network, files.read(snapshot.file(hub.WEIGHTS)), name)
     with np.load(snapshot.file(GOLDEN), allow_pickle=False) as golden:
         agree = _agree(_outputs(network, golden["input"], snapshot.metadata), golden["output"])
     if snapshot.metadata != metadata or not agree:

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 from keras_preact._support.checks import check_choice
-from keras_preact.zoo import index as pretrained
+from keras_preact.zoo import described
 from keras_preact.zoo.importers import engine, image_classifiers, keras_applications, pytorchcv, timm, torch7
 from keras_preact.zoo.importers.engine import Report as Report
 
@@ -63,5 +63,5 @@ def convert(source, weights, name=None, output=None, **network):
     upstream = SOURCES[source].load(weights, name)
     model, report = engine.convert(upstream, source, where, **network)
     if output is not None:
-        pretrained.write(output, model, report.config, report.preprocessing, report.labels)
+        described.write(output, model, report.config, report.preprocessing, report.labels)
     return model, report

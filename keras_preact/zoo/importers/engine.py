@@ -4,9 +4,10 @@ import re
 from itertools import chain, product
 
 from keras_preact.data.preprocessing import LABELS, Preprocessing, image_shape
+from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS, builder_name
-from keras_preact.networks.building import UNITS, NetworkConfig, ResNet
-from keras_preact.zoo import index as pretrained
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import UNITS, NetworkConfig
 from keras_preact.zoo.metadata import Metadata
 
 # What the variables of a layer are called, theirs to ours, by the kind of layer.
@@ -134,7 +135,7 @@ def convert(upstream, source, where, **network):
         [(f"stage{s}_unit{u}_conv1", "kernel") for u in range(1, count + 1)]
         for s, count in enumerate(_units(found), start=1)
     ]
-    check(problems + missing([("stem_conv", "kernel"), *chain(*stages), (pretrained.HEAD, "kernel")]))
+    check(problems + missing([("stem_conv", "kernel"), *chain(*stages), (files.HEAD, "kernel")]))
     unit = "bottleneck" if ("stage1_unit1_conv3", "kernel") in found else "basic"
     widths = [found[stage[0]].shape[-1] for stage in stages]
     config = NetworkConfig([len(stage) for stage in stages], widths, unit, **upstream.layout)
@@ -147,7 +148,7 @@ def convert(upstream, source, where, **network):
             + "; the file may be incomplete"
         ])
 
-    channels, classes = found["stem_conv", "kernel"].shape[2], found[pretrained.HEAD, "kernel"].shape[1]
+    channels, classes = found["stem_conv", "kernel"].shape[2], found[files.HEAD, "kernel"].shape[1]
     shape = image_shape(None, None, channels)
     model = ResNet(config, **{"input_shape": shape, "classes": classes, "name": architecture.lower()} | network)
     layers = [layer for layer in model.layers if layer.weights]
@@ -159,7 +160,7 @@ def convert(upstream, source, where, **network):
         for key, shape in wanted.items() if key in found and shape != found[key].shape
     ])
     arrays = {layer.name: [found[layer.name, variable.name] for variable in layer.weights] for layer in layers}
-    pretrained.assign(model, arrays, where)
+    files.assign(model, arrays, where)
     labels = LABELS.get(upstream.labels, upstream.labels)
     named = labels and len(labels) == classes
     model.preprocessing, model.labels = upstream.preprocessing, labels if named else None
@@ -192,7 +193,7 @@ def _rename(upstream, names):
         variable = layer and upstream.variables[_kind(layer)].get(word)
         if upstream.variables is TORCH:
             array = _in_keras_order(array, layer)
-        axes = (2 if layer == pretrained.HEAD else 4) if variable == "kernel" else 1
+        axes = (2 if layer == files.HEAD else 4) if variable == "kernel" else 1
         if not variable:
             problems.append(f"{name}: not a tensor of these networks")
         elif array.ndim != axes or array.dtype.kind != "f":
@@ -210,7 +211,7 @@ def _kind(layer):
 
 def _in_keras_order(array, layer):
     """From Torch's (out, in, height, width) and (out, in); the head may be a 1x1 conv there."""
-    if layer == pretrained.HEAD and array.shape[2:] == (1, 1):
+    if layer == files.HEAD and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
     return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim))
 

@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 import h5py
 import numpy as np
 
-from keras_preact.zoo import index as pretrained
+from keras_preact.networks.files import array, read
 
 
 def safetensors(path):
@@ -58,7 +58,7 @@ def keras(weights):
         }
     if weights.name.endswith((".weights.h5", ".keras")):
         return {
-            f"{layer}.{name}": array for layer, arrays in pretrained.read(weights).items()
+            f"{layer}.{name}": array for layer, arrays in read(weights).items()
             for name, array in zip(_variables(arrays), arrays)
         }
     return {
@@ -82,7 +82,7 @@ def h5(path):
             root = file.get("model_weights", file)
             for layer in _names(root, "layer_names"):
                 for name in _names(root[layer], "weight_names"):
-                    arrays[layer, name.removesuffix(":0")] = pretrained.array(file, root[layer][name])
+                    arrays[layer, name.removesuffix(":0")] = array(file, root[layer][name])
     except (OSError, KeyError, RuntimeError) as error:
         raise _damaged(path, "Keras 1 or 2", error) from error
     return arrays
