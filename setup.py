@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 version = {}
@@ -33,13 +33,16 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    install_requires=["huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors"],
+    install_requires=[
+        "click", "h5py", "huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors",
+    ],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.
-    packages=["keras_preact", "keras_preact.importers", "keras_preact.weights"],
+    packages=[*find_packages(include=["keras_preact", "keras_preact.*"]), "keras_preact.weights"],
     package_dir={"keras_preact": "keras_preact", "keras_preact.weights": "weights"},
     package_data={
-        "keras_preact": ["py.typed", "*.pyi", "*.csv"],
+        "keras_preact": ["py.typed", "*.pyi"],
+        "keras_preact.data": ["*.csv"],
         "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md", "records/*/*"],
     },
     entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},

@@ -16,7 +16,7 @@ import openvino
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_preact as kp
-from keras_preact import datasets
+from keras_preact.data import datasets
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="PreActResNet20")

@@ -13,7 +13,10 @@ import time
 import keras
 import numpy as np
 
-from keras_preact import datasets, models, recipes, training
+from keras_preact.data import datasets
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.training import recipes
+from keras_preact.training.engine import Engine, compiled
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data")
@@ -43,7 +46,7 @@ def two_replicas():
 
 
 def network():
-    return training.compiled(config, data, recipe, recipe.learning_rates(options.steps), training.Engine())
+    return compiled(config, data, recipe, recipe.learning_rates(options.steps), Engine())
 
 
 def fit(model, batches):
@@ -57,7 +60,7 @@ def bare(model):
 
 on_tensorflow = keras.backend.backend() == "tensorflow"
 strategy = two_replicas() if on_tensorflow else None  # before anything else starts TensorFlow
-recipe, config = recipes.find("cifar_paper"), models.CONFIGS[options.model]
+recipe, config = recipes.find("cifar_paper"), CONFIGS[options.model]
 data = datasets.load(options.data, config.input_size)
 images = options.steps * recipe.batch_size
 data = dataclasses.replace(data, x_train=data.x_train[:images], y_train=data.y_train[:images])

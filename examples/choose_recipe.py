@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 
 import keras_preact as kp
-from keras_preact import recipes
+from keras_preact.training import recipes
 
 VARIANTS = {
     "as it is": {},

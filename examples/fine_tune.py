@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 import keras_preact as kp
-from keras_preact import datasets
+from keras_preact.data import datasets
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", help="folder, .npz file or TensorFlow data set")

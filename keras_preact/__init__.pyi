@@ -1,12 +1,20 @@
 """The public names; the package loads each when it is first used."""
-from .evaluation import evaluate as evaluate
-from .explanation import grad_cam as grad_cam
-from .exporting import export as export
-from .fused_batch_norm import fuse_batch_norm as fuse_batch_norm
-from .finetuning import freeze as freeze, recalibrate as recalibrate, unfreeze as unfreeze
-from .importers import convert as convert
-from .metadata import Metadata as Metadata
-from .models import (
+from .data.preprocessing import Preprocessing as Preprocessing
+from .exporting.formats import export as export
+from .exporting.savedmodel import export_savedmodel as export_savedmodel
+from .exporting.simplification import simplify_for_inference as simplify_for_inference
+from .networks.building import ResNet as ResNet
+from .networks.config import NetworkConfig as NetworkConfig
+from .networks.explanation import grad_cam as grad_cam
+from .networks.pyramid import feature_pyramid as feature_pyramid
+from .training.engine import Engine as Engine, train as train
+from .training.evaluation import evaluate as evaluate
+from .training.finetuning import freeze as freeze, recalibrate as recalibrate, unfreeze as unfreeze
+from .training.forms.fused_batch_norm import fuse_batch_norm as fuse_batch_norm
+from .training.recipes import Recipe as Recipe
+from .training.runs import load_run as load_run
+from .version import __version__ as __version__
+from .zoo.builders import (
     PreActResNet18 as PreActResNet18,
     PreActResNet20 as PreActResNet20,
     PreActResNet32 as PreActResNet32,
@@ -41,21 +49,20 @@ from .models import (
     ResNet542 as ResNet542,
     ResNet1001 as ResNet1001,
     ResNet1202 as ResNet1202,
-    decode_predictions as decode_predictions,
     from_hub as from_hub,
+)
+from .zoo.catalogue import (
     list_models as list_models,
     list_weights as list_weights,
+)
+from .zoo.images import (
+    decode_predictions as decode_predictions,
     load_image as load_image,
     preprocess_input as preprocess_input,
+)
+from .zoo.importers import convert as convert
+from .zoo.metadata import Metadata as Metadata
+from .zoo.publishing import push_to_hub as push_to_hub
+from .zoo.resolving import (
     pull as pull,
 )
-from .networks import NetworkConfig as NetworkConfig, ResNet as ResNet
-from .preprocessing import Preprocessing as Preprocessing
-from .publishing import push_to_hub as push_to_hub
-from .pyramid import feature_pyramid as feature_pyramid
-from .recipes import Recipe as Recipe
-from .runs import load_run as load_run
-from .savedmodel import export_savedmodel as export_savedmodel
-from .simplification import simplify_for_inference as simplify_for_inference
-from .training import Engine as Engine, train as train
-from .version import __version__ as __version__

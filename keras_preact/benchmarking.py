@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_preact import exporting, runs
-from keras_preact.architectures import CONFIGS
-from keras_preact.checks import check_choice
+from keras_preact._support.checks import check_choice
+from keras_preact._support.drawing import drawing
+from keras_preact.exporting import runtimes
+from keras_preact.networks.architectures import CONFIGS
 
 PEERS = "keras.applications"
 INFERENCE_FORMS = ("simplified", "onnxruntime")
@@ -226,7 +227,7 @@ class _Worker:
         return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
 
     def _onnxruntime(self):
-        exporting.require("onnx")
+        runtimes.require("onnx")
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -265,8 +266,10 @@ class _Worker:
     def start_training(self, batch):
         import keras
 
-        from keras_preact import models, recipes, training
-        from keras_preact.networks import deep_enough
+        from keras_preact.networks.graph import deep_enough
+        from keras_preact.training import recipes
+        from keras_preact.training.engine import Engine, compiled
+        from keras_preact.zoo import builders
 
         builder, forms = _parsed(self.name, FORMS)
         shape, times = (self.size, self.size, 3), [time.perf_counter()]
@@ -275,9 +278,9 @@ class _Worker:
             engine = {"loop": False} | {field: value for form in forms for field, value in FORMS[form].items()}
             data, recipe = SimpleNamespace(image_shape=shape, labels=range(classes)), recipes.find("cifar_paper")
             with deep_enough(CONFIGS[builder]):
-                self.model = training.compiled(CONFIGS[builder], data, recipe, 0.1, training.Engine(**engine))
+                self.model = compiled(CONFIGS[builder], data, recipe, 0.1, Engine(**engine))
         else:
-            self.model = getattr(models, builder)(weights=None, input_shape=shape, classifier_activation=None)
+            self.model = getattr(builders, builder)(weights=None, input_shape=shape, classifier_activation=None)
             self.model.compile(
                 keras.optimizers.SGD(0.1, 0.9), keras.losses.CategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax",
@@ -314,7 +317,7 @@ def summary(found):
 def plot(found, path):
     """Draws the ratios to the first contestant, median and range, as a PNG."""
     cases = [(work, batch) for work, of_batch in found[0].speeds.items() for batch in of_batch]
-    with runs.drawing(path, figsize=(8, 1 + 0.4 * len(cases) * len(found))) as (_, axes):
+    with drawing(path, figsize=(8, 1 + 0.4 * len(cases) * len(found))) as axes:
         for i, measurement in enumerate(found):
             ratios = [measurement.ratios(found[0], *case) for case in cases]
             middle = [statistics.median(r) for r in ratios]
@@ -334,7 +337,7 @@ def plot_memory(found, path):
         builder, forms = _parsed(measured.name, FORMS)
         label = f"{' and '.join(forms) or 'plain Keras'}, batch {measured.batch}"
         lines.setdefault(label, []).append((CONFIGS[builder].depth, measured.memory / 1e9))
-    with runs.drawing(path, figsize=(7, 4.5)) as (_, axes):
+    with drawing(path, figsize=(7, 4.5)) as axes:
         for label, points in lines.items():
             axes.plot(*zip(*sorted(points)), marker="o", label=label)
         depths = sorted({depth for points in lines.values() for depth, _ in points})

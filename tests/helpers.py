@@ -10,7 +10,8 @@ import numpy as np
 import reference
 
 import keras_preact
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 HALF = keras_preact.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
 LABELS = ("a", "b", "c", "d", "e")

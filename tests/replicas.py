@@ -19,10 +19,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
-from keras_preact import datasets, distribution, training
-from keras_preact.distribution import STRATEGIES
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import Recipe
+from keras_preact.data import datasets
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training import distribution, engine as training
+from keras_preact.training.distribution import STRATEGIES
+from keras_preact.training.recipes import Recipe
 
 NETWORK = NetworkConfig((1, 1), (4, 6))
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", padding=1)

@@ -6,9 +6,8 @@ import pytest
 import reference
 from helpers import build, config_kwargs, disagreement, images_like, outputs_of, relative_error, tiny, weights_of
 
-from keras_preact import networks, units
-from keras_preact.networks import CHOICES, NetworkConfig
-from keras_preact.units import ORDERS
+from keras_preact.networks import building, units
+from keras_preact.networks.config import CHOICES, ORDERS, NetworkConfig
 
 AGREE, DIFFER = 1e-5, 1e-3
 UNITS, SHORTCUTS = CHOICES["unit"], CHOICES["shortcut"]
@@ -293,6 +292,6 @@ def test_a_shortcut_without_the_shared_activation_is_noticed(shortcut, kind, mon
         raw[unit.name] = x
         return units.residual_unit(x, unit)
 
-    monkeypatch.setattr(networks, "residual_unit", residual_unit)
+    monkeypatch.setattr(building, "residual_unit", residual_unit)
     monkeypatch.setitem(units.SHORTCUTS, kind, lambda x, unit: right(raw[unit.name], unit))
     assert_differs(tiny(shortcut=shortcut), {})

@@ -23,7 +23,8 @@ RUN = """
 import sys
 import keras, numpy as np
 from helpers import outputs_of
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 folder, backend, configs = sys.argv[1:]
 assert keras.backend.backend() == backend

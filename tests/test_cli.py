@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_preact as kp
 from keras_preact import cli
+from keras_preact.paper.experiments import EXPERIMENTS
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
@@ -109,10 +111,103 @@ def test_wrong_commands_say_what_is_right(arguments, message, tmp_path, capsys):
     assert err.startswith("keras-preact: ") and message.replace("EMPTY", str(tmp_path)) in err
 
 
-def test_top_must_be_positive(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["classify", "--top", "0", "a.png"])
-    assert stopped.value.code == 2 and "must be at least 1, and is 0" in capsys.readouterr().err
+@pytest.mark.parametrize("arguments, message", [
+    (["classify", "--top", "0", "a.png"], "Invalid value for '--top': 0 is not in the range x>=1."),
+    (["train", "PreActResNet20", "--output", "run"], "Missing option '--data'"),
+    (["reproduce", "table2", "--loop", "maybe"], "'maybe' is not one of 'auto', 'on', 'off'"),
+    (["lisst"], "No such command 'lisst'"),
+    (["list", "--jsn"], "--jsn"),
+    ([], "Usage: keras-preact"),
+])
+def test_commands_that_cannot_be_read(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err
+
+
+def test_help_of_every_verb(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    verbs = re.findall(r"^  ([a-z]+)  ", out.split("Commands:")[1], re.MULTILINE)
+    assert verbs == [
+        "classify", "explain", "list", "show", "train", "evaluate", "recipes", "convert", "pull", "push", "export",
+        "reproduce", "report", "signals", "benchmark",
+    ]
+    assert "Shell completion" in out and "130" in out
+    for verb in verbs:
+        assert cli.main([verb, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: keras-preact {verb} ")
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"keras-preact, version {kp.__version__}\n"
+
+
+def test_what_tells_what_there_is_loads_no_backend():
+    code = """
+import sys
+from keras_preact import cli
+for arguments in (["--help"], ["train", "--help"], ["list"], ["list", "--json"], ["show", "PreActResNet20"],
+                  ["show", "PreActResNet164", "--json"], ["recipes"], ["recipes", "cifar_best", "--json"]):
+    assert cli.main(arguments) == 0
+print("loaded:", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split("loaded:")[-1].split()
+    assert "click" in loaded and not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
+
+
+def test_completion(monkeypatch, capsys):
+    for name, value in {"COMPLETE": "bash_complete", "COMP_WORDS": "keras-preact re", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(f"_KERAS_PREACT_{name}" if name == "COMPLETE" else name, value)
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert capsys.readouterr().out == "plain,recipes\nplain,reproduce\nplain,report\n"
+
+
+@pytest.mark.parametrize("error, status", [
+    (ValueError("not so"), 2), (OSError("not there"), 2), (ImportError("not installed"), 2),
+    (RuntimeError("failed"), 1), (KeyboardInterrupt(), 130),
+])
+def test_exit_statuses(error, status, monkeypatch, capsys):
+    def fail(pattern):
+        raise error
+
+    monkeypatch.setattr(kp, "list_models", fail)
+    assert cli.main(["list"]) == status
+    assert capsys.readouterr().err.strip() == f"keras-preact: {str(error) or 'interrupted'}"
+    if status != 130:
+        assert cli.main(["--debug", "list"]) == status
+        assert "in fail" in capsys.readouterr().err
+
+
+def test_tables_are_as_wide_as_they_are_where_no_terminal_shows_them(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS")
+    assert cli.main(["list", "PreActResNet20"]) == 0
+    assert "cifar10 (8.06 %) bundled, cifar10_paper (8.16 %) bundled" in capsys.readouterr().out
+
+
+def test_text_in_brackets_is_no_markup(capsys, tmp_path):
+    (row,) = [row for row in EXPERIMENTS if row.table == "table4" and "[ours]" in row.row][:1]
+    assert cli.main(["reproduce", "table4", "--list", "--output", str(tmp_path)]) == 0
+    assert row.row in capsys.readouterr().out
+
+
+def test_json(capsys):
+    def read(*arguments):
+        assert cli.main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    (network,) = read("list", "PreActResNet20")
+    assert (network["name"], network["parameters"], network["input_size"]) == ("PreActResNet20", 269722, [32, 32])
+    assert network["weights"][0] == {"tag": "cifar10", "error": 8.06, "where": "bundled"}
+    assert {"tag": "imagenet", "source": "pytorchcv"} in read("list", "PreActResNet200")[0]["weights"]
+    shown = read("show", "PreActResNet20")
+    assert shown["config"]["units"] == [3, 3, 3] and shown["total"]["parameters"] == 269722
+    assert shown["stages"][1]["size"] == [32, 32] and shown["weights"][0]["made"]["epochs"] == 75
+    assert {"cifar_paper", "imagenet_torch"} < {recipe["name"] for recipe in read("recipes")}
+    assert read("recipes", "cifar_paper")["warmup_rate"] == 0.01
 
 
 def test_list(capsys):
@@ -150,6 +245,11 @@ def test_train_and_evaluate(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{error} % top-1 and 0.00 % top-5 error" in out and "of 8 test images of data, 8x8, views: single" in out
     assert len(re.findall(r"^  [0-3] +2 +[\d.]+", out, re.MULTILINE)) == 4 and plot.exists()
+
+    assert cli.main(["evaluate", run, "--data", data, "--per-class", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["images"], told["crop"], told["top1_error"]) == (8, [8, 8], 100 * told["wrong"] / 8)
+    assert [row["images"] for row in told["per_class"]] == [2, 2, 2, 2] and told["published"] == []
 
     assert cli.main(["classify", str(IMAGES / "cat_0000.png"), "--model", run]) == 0
     assert re.fullmatch(r".*cat_0000\.png( +[0-3] [\d.]+%){3}\n", capsys.readouterr().out)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import tiny
 
-from keras_preact.costs import count, stages
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.networks.costs import count, stages
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "data" / "expected_counts.csv").read_text().splitlines()))
 

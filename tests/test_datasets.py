@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_preact import datasets
-from keras_preact.datasets import TrainingBatches, crop_and_flip, cut_out, mix_up
-from keras_preact.recipes import Recipe
+from keras_preact.data import datasets
+from keras_preact.data.datasets import TrainingBatches, crop_and_flip, cut_out, mix_up
+from keras_preact.training.recipes import Recipe
 
 RECIPE = Recipe("tiny", "a test", epochs=1, batch_size=16, schedule="cosine", padding=0)
 

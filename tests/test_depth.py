@@ -10,7 +10,8 @@ DEEPEST = {"1001": "NetworkConfig.cifar(1001, 'bottleneck')", "1202": "NetworkCo
 BUILD = """
 import sys
 import keras, numpy as np
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 folder, config, export = sys.argv[1:]
 model = ResNet(eval(config), input_shape=(8, 8, 3), classifier_activation=None)
@@ -76,7 +77,8 @@ def deep(request, tmp_path_factory):
 def test_networks_with_more_layers_on_their_shortcuts_build_too(config, tmp_path):
     run_python("""
 import sys
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 ResNet(eval(sys.argv[1]), input_shape=(8, 8, 3))
 assert sys.getrecursionlimit() == 1000
 """, config, cwd=tmp_path)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import datasets, evaluation
-from keras_preact.preprocessing import views_of
+from keras_preact.data import datasets
+from keras_preact.data.preprocessing import views_of
+from keras_preact.training import evaluation
 
 LABELS = tuple("abcdef")
 IDENTITY = kp.Preprocessing((0.0,), (1 / 255,), (4, 6))  # pixel values as they are

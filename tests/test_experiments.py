@@ -9,9 +9,13 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import cli, experiments, recipes, reporting, runs, training
-from keras_preact.experiments import EXPERIMENTS, Experiment, find, reproduce, results
-from keras_preact.networks import NetworkConfig
+from keras_preact import cli
+from keras_preact._support import atomic
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.paper import experiments, reporting
+from keras_preact.paper.experiments import EXPERIMENTS, Experiment, find, reproduce, results
+from keras_preact.training import recipes, runs
+from keras_preact.training.engine import Diverged
 
 TINY = NetworkConfig((1, 1), (4, 6))
 RECIPE = recipes.Recipe("tiny", "a test", epochs=4, batch_size=16, schedule="cosine", padding=1)
@@ -77,7 +81,7 @@ def write_run(output, experiment, seed, errors, epochs=4, end=runs.FINAL, **chan
     run = {"config": dataclasses.asdict(experiment.config), "data": {"name": "digits"}, "recipe": recipe, "seed": seed}
     (folder / runs.RUN).write_text(json.dumps(run | {"hold_out": 0} | changes))
     rows = [{"epoch": i, "loss": 1 / i, "test_error": error} for i, error in enumerate(errors, start=1)]
-    runs.write_csv(folder / runs.LOG, rows)
+    atomic.write_csv(folder / runs.LOG, rows)
     if end:
         (folder / end).touch()
 
@@ -127,16 +131,16 @@ def test_reproducing_trains_what_is_missing(rows, data_dir, monkeypatch, capsys)
     logs = [runs.read_log(folder / runs.LOG) for folder in folders]
     assert (result.epochs, result.full) == (2, False)
     assert result.errors == {seed: float(log[-1]["test_error"]) for seed, log in enumerate(logs, start=1)}
-    train = training.train
-    monkeypatch.setattr(training, "train", None)
+    train = experiments.train
+    monkeypatch.setattr(experiments, "train", None)
     reproduce([ROW], scale=0.5, **arguments)
 
     def diverge(config, data, recipe, folder, *args, **kwargs):
         train(config, data, recipe, folder, *args, **kwargs)
         (folder / runs.FINAL).unlink()
-        raise training.Diverged("The training loss is nan")
+        raise Diverged("The training loss is nan")
 
-    monkeypatch.setattr(training, "train", diverge)
+    monkeypatch.setattr(experiments, "train", diverge)
     reproduce([OTHER], **arguments)
     (result,) = results(OTHER, data_dir / "out")
     assert (result.full, str(result)) == (True, "fail (n=2)")

@@ -8,8 +8,8 @@ import pytest
 from helpers import HALF, LABELS, run_python, tiny
 
 import keras_preact as kp
-from keras_preact import exporting, inference
-from keras_preact.networks import ResNet
+from keras_preact.exporting import preparation, runtimes
+from keras_preact.networks.building import ResNet
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported by TensorFlow")
 
@@ -63,7 +63,7 @@ RUN = {"onnx": run_onnx, "litert": run_litert, "litert_int8": run_litert, "openv
 def missing():
     """Skips where the packages of a format are not installed."""
     def skip(format):
-        for package in exporting.FILES[format][2]:
+        for package in runtimes.FILES[format][2]:
             pytest.importorskip(package, reason=f"format {format!r} needs {package}")
 
     return skip
@@ -114,8 +114,8 @@ def test_what_is_there_already_stays(model, tmp_path, missing):
 
 def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkeypatch, missing):
     missing("onnx")
-    right = inference.normalize
-    monkeypatch.setattr(inference, "normalize", lambda *arguments: right(*arguments) + 1e-2)
+    right = preparation.normalize
+    monkeypatch.setattr(preparation, "normalize", lambda *arguments: right(*arguments) + 1e-2)
     with pytest.raises(ValueError, match="What onnx computes differs from the Keras model by"):
         kp.export(model, tmp_path / "new" / "preact.onnx", "onnx")
     assert list(tmp_path.iterdir()) == []
@@ -132,7 +132,7 @@ def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkey
      r"uint8 images of shape \(n, 32, 32, 3\).*Received: uint8 of shape \(4, 8, 8, 3\)"),
 ])
 def test_wrong_arguments_say_what_is_right(arguments, message, model, tmp_path, missing):
-    if arguments[1] in exporting.FILES:
+    if arguments[1] in runtimes.FILES:
         missing(arguments[1])
     with pytest.raises(ValueError, match=message):
         kp.export(model, tmp_path / arguments[0], *arguments[1:])
@@ -144,7 +144,7 @@ def test_wrong_arguments_say_what_is_right(arguments, message, model, tmp_path, 
     ("openvino", ("openvino",), "openvino"),
 ])
 def test_a_missing_package_names_the_extra(format, packages, extra, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf"needs {' and '.join(packages)}.*pip install 'keras_preact\[{extra}\]'"):
         kp.export(model, tmp_path / "a", format)
 

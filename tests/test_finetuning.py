@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 
 def fitted(model):

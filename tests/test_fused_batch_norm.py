@@ -5,9 +5,9 @@ import pytest
 from helpers import build, images_like, outputs_of, weights_of
 
 import keras_preact as kp
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import Recipe
-from keras_preact.training import SGD
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training.engine import SGD
+from keras_preact.training.recipes import Recipe
 
 BACKEND = keras.backend.backend()
 FUSES = BACKEND in ("tensorflow", "torch")

@@ -20,7 +20,10 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import cli, hub, models, pretrained, publishing, runs
+from keras_preact import cli
+from keras_preact.networks import files
+from keras_preact.training import runs
+from keras_preact.zoo import builders, hub, index, publishing
 
 ROOT = Path(__file__).parent.parent
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 8, 8, 3), dtype="uint8")
@@ -222,8 +225,8 @@ def timm_repository(timm, server):
 
 def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_repository, server, monkeypatch):
     _, images, logits = timm
-    monkeypatch.setattr(pretrained, "upstream", lambda: (
-        pretrained.Upstream("PreActResNet18", "imagenet", "timm", f"hf://{timm_repository}", ""),
+    monkeypatch.setattr(index, "upstream", lambda: (
+        index.Upstream("PreActResNet18", "imagenet", "timm", f"hf://{timm_repository}", ""),
     ))
     arguments = {"input_shape": (64, 64, 3), "classifier_activation": None}
     for build in (
@@ -248,7 +251,7 @@ def test_converted_weights_are_of_float32_under_every_policy(timm_repository, dt
     dtype_policy("float16")
     kp.from_hub(timm_repository)
     assert keras.config.dtype_policy().name == "float16"
-    kernel, *_ = pretrained.read(hub.converted(*hub.resolve(timm_repository)))["stem_conv"]
+    kernel, *_ = files.read(hub.converted(*hub.resolve(timm_repository)))["stem_conv"]
     assert kernel.dtype == "float32"
 
 
@@ -384,7 +387,7 @@ def test_metadata_that_is_refused(change, message, published, server):
 
 
 def test_the_schema_knows_every_field():
-    from keras_preact.metadata import _SCHEMA
+    from keras_preact.zoo.metadata import _SCHEMA
 
     for key, kind in (("config", kp.NetworkConfig), ("preprocessing", kp.Preprocessing)):
         assert _SCHEMA[key].keys() == {field.name for field in dataclasses.fields(kind)}
@@ -502,7 +505,7 @@ except OSError as error:
 
 @pytest.mark.slow
 def test_two_processes_fetch_at_once(published, tmp_path):
-    code = "import sys, keras; from keras_preact import hub\ninput()\n" \
+    code = "import sys, keras; from keras_preact.zoo import hub\ninput()\n" \
         "s = hub.snapshot(sys.argv[1]); print(hub.digest(s.file('model.weights.h5')))"
     environment = os.environ | {"HF_HOME": str(tmp_path)}
     both = [
@@ -525,7 +528,7 @@ def remote(published, server, monkeypatch, tmp_path):
         weight, repository=published, revision=stored.branches["main"], file="elsewhere.weights.h5",
         sha256=stored.head()["model.weights.h5"].sha256,
     )
-    monkeypatch.setattr(pretrained, "index", lambda: (weight,))
+    monkeypatch.setattr(index, "entries", lambda: (weight,))
     return weight
 
 
@@ -550,7 +553,7 @@ def test_an_indexed_weight_comes_from_the_cache_or_its_pinned_commit(remote, ser
 
 def test_an_indexed_weight_that_is_not_the_published_one_is_never_loaded(remote, server, monkeypatch):
     built = []
-    monkeypatch.setattr(models, "ResNet", lambda *args, **kwargs: built.append(args))
+    monkeypatch.setattr(builders, "ResNet", lambda *args, **kwargs: built.append(args))
     with server.fault("flip", "/content/"), pytest.raises(hub.HubError) as error:
         kp.PreActResNet20(weights="cifar10")
     one_line(error, f"model.weights.h5 of hf://{remote.repository}@{remote.revision}", "instead of " + remote.sha256)
@@ -560,7 +563,7 @@ def test_an_indexed_weight_that_is_not_the_published_one_is_never_loaded(remote,
 def test_bundled_weights_need_no_hub(server):
     assert {w.where for w in kp.list_weights()} == {"bundled"}
     kp.PreActResNet20(weights="cifar10")
-    assert [Path(path).parent for path in kp.pull("PreActResNet20")] == [pretrained.folder()] * 2
+    assert [Path(path).parent for path in kp.pull("PreActResNet20")] == [index.folder()] * 2
     assert not server.requests
 
 

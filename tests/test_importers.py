@@ -11,8 +11,8 @@ import pytest
 from helpers import images_like, outputs_of, randomize, relative_error
 
 import keras_preact as kp
-from keras_preact import importers
-from keras_preact.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.zoo import importers
 
 torch = pytest.importorskip("torch")
 import peers  # noqa: E402

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from helpers import randomize
 
-from keras_preact import cli, importers
-from keras_preact.preprocessing import LABELS
+from keras_preact import cli
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.zoo import importers
 
 torch = pytest.importorskip("torch")
 import peers  # noqa: E402

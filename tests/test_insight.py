@@ -1,4 +1,6 @@
 """Feature pyramids and Grad-CAM, against layers of the network and gradients."""
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -6,8 +8,9 @@ from helpers import build, images_like, outputs_of, randomize, tiny
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import explanation
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks import explanation
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 
 def pyramid_of(config, size=33):
@@ -119,7 +122,7 @@ def test_networks_without_a_top_are_refused():
 def test_the_command(tmp_path, capsys):
     from keras_preact import cli
 
-    file = next((cli.Path(__file__).parent.parent / "examples" / "images").glob("frog*"))
+    file = next((Path(__file__).parent.parent / "examples" / "images").glob("frog*"))
     copy = tmp_path / "frog.png"
     copy.write_bytes(file.read_bytes())
     assert cli.main(["explain", str(copy)]) == 0
@@ -139,6 +142,6 @@ def test_the_command(tmp_path, capsys):
 def test_commands_that_cannot_be_run(arguments, message, capsys):
     from keras_preact import cli
 
-    image = str(cli.Path(__file__).parent.parent / "examples" / "images" / "cat_0000.png")
+    image = str(Path(__file__).parent.parent / "examples" / "images" / "cat_0000.png")
     assert cli.main(["explain", *(image if a == "IMAGE" else a for a in arguments)]) == 2
     assert message in capsys.readouterr().err

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import training
-from keras_preact.architectures import CONFIGS
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import Recipe
-from keras_preact.runs import read_log
-from keras_preact.training import Engine
-from keras_preact.units import ORDERS
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.networks.config import ORDERS, NetworkConfig
+from keras_preact.training import engine as training
+from keras_preact.training.engine import Engine
+from keras_preact.training.recipes import Recipe
+from keras_preact.training.runs import read_log
 
 RECIPE = Recipe(
     "tiny", "a test", epochs=3, batch_size=4, schedule="cosine", learning_rate=0.02, nesterov=True, weight_decay=0.01,

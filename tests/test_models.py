@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import models, pretrained
+from keras_preact.networks import files
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.zoo import index
 
 CIFAR, IMAGENET = (20, 32, 44, 56, 110, 1202, 164, 272, 542, 1001), (18, 34, 50, 101, 152, 200, 269)
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
@@ -30,7 +32,7 @@ def file(request, source, tmp_path_factory):
 
 def test_every_network_of_the_paper_has_a_builder():
     names = [f"{family}{depth}" for family in ("PreActResNet", "ResNet") for depth in CIFAR + IMAGENET]
-    assert sorted(models.CONFIGS) == sorted(names)
+    assert sorted(CONFIGS) == sorted(names)
     for name in names:
         assert getattr(kp, name).__name__ == name and name in getattr(kp, name).__doc__
 
@@ -47,7 +49,7 @@ def test_the_signature_is_that_of_keras_applications():
     ("PreActResNet1202", (200, 200, 200)), ("PreActResNet200", (3, 24, 36, 3)), ("PreActResNet269", (3, 30, 48, 8)),
 ])
 def test_units_in_each_stage(name, units):
-    assert models.CONFIGS[name].units == units
+    assert CONFIGS[name].units == units
 
 
 def test_list_models():
@@ -113,12 +115,12 @@ def test_a_file_of_another_network_is_refused(builder, pattern, file):
 
 
 def test_a_refused_file_leaves_the_network_as_it_was(source, file):
-    layers = pretrained.read(file)
+    layers = files.read(file)
     layers["closing_bn"] = [array[:-1] for array in layers["closing_bn"]]
     model = kp.PreActResNet20()
     before = helpers.weights_of(model)
     with pytest.raises(ValueError, match=r"nothing was loaded.*\n  closing_bn: .* shapes 64, .* file 63, "):
-        pretrained.assign(model, layers, "a file")
+        files.assign(model, layers, "a file")
     for name, value in helpers.weights_of(model).items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -147,12 +149,13 @@ def test_an_unknown_tag_lists_those_there_are():
 
 def test_a_damaged_or_missing_published_file_is_refused(tmp_path, monkeypatch):
     weight, *_ = kp.list_weights("PreActResNet20")
+    index.upstream()  # is read once, from the folder as it is
     path = tmp_path / weight.file
-    shutil.copyfile(pretrained.folder() / weight.file, path)
+    shutil.copyfile(index.folder() / weight.file, path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path)
+    monkeypatch.setattr(index, "folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=f"damaged: .*{weight.sha256}. Install the package again"):
         kp.PreActResNet20(weights="cifar10")
     path.unlink()
@@ -166,6 +169,6 @@ def test_a_damaged_or_missing_published_file_is_refused(tmp_path, monkeypatch):
     ({"pooling": "min"}, "None, 'avg' or 'max'. Received: 'min'"),
 ])
 def test_contradictions_are_found_before_the_weights_are_read(arguments, pattern, monkeypatch):
-    monkeypatch.setattr(pretrained, "read", None)
+    monkeypatch.setattr(files, "read", None)
     with pytest.raises(ValueError, match=pattern):
         kp.PreActResNet20(weights="cifar10", **arguments)

@@ -7,7 +7,8 @@ import pytest
 from helpers import build, config_kwargs, images_like, outputs_of, randomize, relative_error, tiny, weights_of
 from reference import forward
 
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 LARGE = {"stem": "conv7x7_pool"}
 

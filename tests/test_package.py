@@ -1,6 +1,8 @@
 """The house: who imports whom, what importing starts, and what an installed package holds."""
 import ast
+import itertools
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,29 +12,33 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
-# From the ground floor up: a room imports only from those before it.
-ROOMS = (
-    "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
-    "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
-    "runs", "card", "publishing", "fused_batch_norm", "rematerialization", "looping", "training", "evaluation", "finetuning", "experiments",
-    "reporting", "signals", "pyramid", "inference", "savedmodel", "exporting", "benchmarking", "explanation",
-    "cli",
-)
+
+
+def rooms():
+    """Yields the rooms of ARCHITECTURE.md in their order, as "wing/room", with what that page says of each."""
+    wing = ""
+    for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines():
+        if heading := re.match(r"## `(\w+)/`", line):
+            wing = "" if heading[1] == PACKAGE.name else f"{heading[1]}/"
+        elif room := re.match(r"- `(\w+)`: (.+)", line):
+            yield wing + room[1], room[2]
+
+
+SAID = dict(rooms())
+ROOMS = list(SAID)
+ANYWHERE = {"keras", "numpy"}
 OUTSIDE = {
-    "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
-    "preprocessing": {"keras", "numpy", "PIL"}, "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"},
-    "models": {"keras"}, "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
-    "recipes": {"keras", "numpy"}, "augmentation": {"tensorflow"},
-    "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
-    "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
-    "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
-    "fused_batch_norm": {"keras", "tensorflow", "torch"}, "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
-    "evaluation": {"keras", "numpy"}, "finetuning": {"keras", "numpy"},
-    "benchmarking": {"keras", "numpy", "tensorflow", "onnxruntime"},
-    "signals": {"keras", "numpy", "tensorflow", "rich"},
-    "pyramid": {"keras"}, "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},
-    "exporting": {"keras", "numpy", "tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
-    "explanation": {"keras", "numpy", "PIL"}, "cli": {"keras", "numpy", "rich", "PIL"},
+    "_support/drawing": {"matplotlib"}, "_support/compat": {"tensorflow_datasets"}, "networks/files": {"h5py"},
+    "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/augmentation": {"tensorflow"},
+    "data/streams": {"tensorflow", "tensorflow_datasets"}, "data/datasets": {"tensorflow_datasets"},
+    "training/distribution": {"tensorflow", "jax"}, "training/forms": {"tensorflow", "torch"},
+    "training/engine": {"tensorflow"},
+    "exporting/savedmodel": {"tensorflow"},
+    "exporting/runtimes": {"tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
+    "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},
+    "zoo/publishing": {"huggingface_hub"}, "zoo/importers": {"h5py", "safetensors", "torch"},
+    "paper/signals": {"tensorflow", "rich"},
+    "benchmarking": {"tensorflow", "onnxruntime"}, "cli": {"PIL", "click", "rich"},
 }
 
 
@@ -41,8 +47,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" if node.module == "keras_preact" else node.module
-                        for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def modules(room):
@@ -50,20 +55,43 @@ def modules(room):
     return sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
 
 
+def room_of(name):
+    """The room that an imported name such as "keras_preact.networks.config.plan" is of; None of a public name."""
+    parts = name.split(".")[1:]
+    return next(("/".join(parts[:n]) for n in (1, 2) if "/".join(parts[:n]) in ROOMS), None)
+
+
 def test_every_module_has_its_room():
-    assert set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"} == {path for room in ROOMS for path in modules(room)}
+    faces = {PACKAGE / "__init__.py", *(PACKAGE / room.split("/")[0] / "__init__.py" for room in ROOMS if "/" in room)}
+    assert set(PACKAGE.rglob("*.py")) == faces | {path for room in ROOMS for path in modules(room)}
+    assert len(SAID) == len(list(rooms()))
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_from_rooms_before_it(room):
     for name in (name for path in modules(room) for name in imports(path)):
-        top, *rest = name.split(".")
+        top = name.split(".")[0]
         if top == "keras_preact":
-            # Names that the package itself exports come from the rooms before the command.
-            inside = rest[:1] == [room] and len(modules(room)) > 1
-            assert inside or not rest or rest[0] not in ROOMS or ROOMS.index(rest[0]) < ROOMS.index(room), name
+            # Names that the package itself exports come from the rooms before those two.
+            other = room_of(name)
+            public = other is None and name.count(".") < 2 and room in ("benchmarking", "cli")
+            inside = other == room and len(modules(room)) > 1
+            assert public or inside or other and ROOMS.index(other) < ROOMS.index(room), name
         elif top not in sys.stdlib_module_names:
-            assert top in OUTSIDE.get(room, set()), name
+            assert top in ANYWHERE | OUTSIDE.get(room, set()), name
+
+
+def test_a_wing_imports_only_from_wings_before_it():
+    # So follows from the order of the rooms, where the rooms of a wing stand together.
+    wings = [room.split("/")[0] for room in ROOMS]
+    assert len([wing for wing, _ in itertools.groupby(wings)]) == len(set(wings))
+
+
+@pytest.mark.parametrize("face", sorted(PACKAGE.rglob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_wing_says_what_it_holds_and_loads_nothing(face):
+    if face.parent.relative_to(PACKAGE).as_posix() not in ROOMS:
+        (node,) = ast.parse(face.read_text()).body
+        assert ast.get_docstring(ast.Module([node], [])).endswith(".")
 
 
 def run(code, **kwargs):
@@ -73,6 +101,13 @@ def run(code, **kwargs):
 def test_importing_the_package_starts_no_backend():
     loaded = run("import sys, keras_preact; print(*sys.modules)").split()
     assert not {"keras", "tensorflow", "jax", "torch", "huggingface_hub", "PIL", "h5py"} & set(loaded)
+
+
+def test_rooms_that_need_no_keras_do_not_load_it():
+    plain = [f"keras_preact.{room.replace('/', '.')}" for room, said in SAID.items() if "*" in said]
+    assert len(plain) > 10
+    loaded = run(f"import sys, {', '.join(plain)}; print(*sys.modules)").split()
+    assert not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
 
 
 def test_the_public_names_are_those_of_the_stub():
@@ -95,10 +130,11 @@ def test_a_wheel_built_from_the_sdist_carries_weights_and_classifies(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     site = tmp_path / "site"
-    for file in ("py.typed", "imagenet.csv", "importers/timm.py", "weights/index.json", "weights/published.csv"):
+    files = "py.typed", "data/imagenet.csv", "zoo/importers/timm.py", "weights/index.json", "weights/published.csv"
+    for file in files:
         assert (site / "keras_preact" / file).is_file()
     out = run(
-        "import sys; from keras_preact import cli, pretrained; print(pretrained.folder()); "
+        "import sys; from keras_preact import cli; from keras_preact.zoo import index; print(index.folder()); "
         "sys.exit(cli.main(sys.argv[1:] or ['classify', 'cat_0000.png']))",
         cwd=ROOT / "examples" / "images", env=os.environ | {"PYTHONPATH": str(site)},
     )

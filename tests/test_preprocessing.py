@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact.preprocessing import LABELS, load_image, normalize
+from keras_preact.data.preprocessing import LABELS, load_image, normalize
 
 HALF = kp.Preprocessing(mean=(0.5, 0.4, 0.0), std=(0.5, 0.2, 0.1), size=(4, 4))
 # (255/255 - 0.5) / 0.5, (102/255 - 0.4) / 0.2, (51/255 - 0) / 0.1

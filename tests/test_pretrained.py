@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import pretrained
-from keras_preact.recipes import RECIPES
+from keras_preact.networks import files
+from keras_preact.training.recipes import RECIPES
+from keras_preact.zoo import index
 
 # Wrong among the 1,000 images of the sample, every tenth of the test set; counted when the weight was made.
 WRONG = {
@@ -32,7 +33,7 @@ def sample(request):
     return images, np.array([int(c) for c in json.loads((data / "cifar10_sample.json").read_text())["labels"]])
 
 
-@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+@pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
     if weight.where == "remote":
         pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")
@@ -43,20 +44,20 @@ def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
     assert (predicted != labels).sum() == WRONG[weight.architecture, weight.tag]
 
 
-@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+@pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_a_weight_gives_the_outputs_it_gave_when_it_was_made(weight):
     if weight.where == "remote":
         pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")
-    golden = np.load(pretrained.folder() / weight.made["record"] / "golden.npz")
+    golden = np.load(index.folder() / weight.made["record"] / "golden.npz")
     model = getattr(kp, weight.architecture)(weights=weight.tag)
     outputs = model.predict_on_batch(kp.preprocess_input(golden["input"], weight.tag, weight.architecture))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(outputs), golden["output"], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+@pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_an_index_entry_is_complete_and_true(weight):
     if weight.where == "bundled":
-        content = (pretrained.folder() / weight.file).read_bytes()
+        content = (index.folder() / weight.file).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (weight.size, weight.sha256)
         assert len(content) <= 8_000_000
     else:
@@ -64,7 +65,7 @@ def test_an_index_entry_is_complete_and_true(weight):
     assert weight.measured["selection"] == "last epoch"
     assert weight.measured["error"] == pytest.approx(100 * weight.measured["wrong"] / weight.measured["images"])
     assert re.fullmatch("[0-9a-f]{40}", weight.made["commit"])
-    record = pretrained.folder() / weight.made["record"]
+    record = index.folder() / weight.made["record"]
     run = json.loads((record / "run.json").read_text())
     assert (weight.architecture, weight.made["seed"]) == (run["model"], run["seed"])
     assert (weight.made["recipe"], weight.made["epochs"]) == (run["recipe"]["name"], run["recipe"]["epochs"])
@@ -91,16 +92,16 @@ def test_recalibration_adapts_to_images_of_little_contrast(sample):
 
 
 def test_every_weight_has_its_row_of_results():
-    with open(pretrained.folder() / "results.csv", newline="") as file:
+    with open(index.folder() / "results.csv", newline="") as file:
         rows = {(row["architecture"], row["tag"]): row for row in csv.DictReader(file)}
-    assert rows.keys() == {(w.architecture, w.tag) for w in pretrained.index()}
-    for weight in pretrained.index():
+    assert rows.keys() == {(w.architecture, w.tag) for w in index.entries()}
+    for weight in index.entries():
         row = rows[weight.architecture, weight.tag]
         assert float(row["error_percent"]) == weight.measured["error"]
         assert row["commit"] == weight.made["commit"]
 
 
-@pytest.mark.parametrize("weight", pretrained.index(), ids=lambda w: f"{w.architecture}-{w.tag}")
+@pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
 def test_a_weight_meets_its_bar_or_its_tag_says_that_its_run_was_shortened(weight):
     if weight.made["epochs"] < RECIPES[weight.made["recipe"]].epochs:
         assert weight.tag.endswith(f"_{weight.made['epochs']}epochs")
@@ -111,8 +112,8 @@ def test_a_weight_meets_its_bar_or_its_tag_says_that_its_run_was_shortened(weigh
 def test_weights_of_one_tag_that_differ_ask_for_the_model(monkeypatch):
     weight, *_ = kp.list_weights("PreActResNet20")
     other = vars(weight) | {"architecture": "PreActResNet32", "preprocessing": kp.Preprocessing((0,), (1,), (8, 8))}
-    both = (weight, pretrained.Weight(**other))
-    monkeypatch.setattr(pretrained, "index", lambda: both)
+    both = (weight, index.Weight(**other))
+    monkeypatch.setattr(index, "entries", lambda: both)
     with pytest.raises(ValueError, match="name the architecture, `model=`, as one of 'PreActResNet20', 'PreActRes"):
         kp.preprocess_input(np.zeros((1, 8, 8, 1), "uint8"))
     np.testing.assert_allclose(
@@ -136,4 +137,4 @@ def test_values_from_other_files_are_refused(place, tmp_path):
             chunks = None if external else (10,)
             variables.create_dataset("0", (3 if external else 10**15,), "float64", external=external, chunks=chunks)
     with pytest.raises(ValueError, match="cannot be read as Keras weights.*are not in it"):
-        pretrained.read(path)
+        files.read(path)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_preact import models
-from keras_preact.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.networks.architectures import CONFIGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +41,7 @@ def test_every_figure_has_a_network_a_crop_and_a_source(tables):
     keys = [tuple(row[column] for column in ("source", "network", "dataset", "crop")) for row in rows]
     assert len(keys) == len(set(keys))
     for row in rows:
-        assert row["network"] in models.CONFIGS and row["crop"] and row["reference"], row
+        assert row["network"] in CONFIGS and row["crop"] and row["reference"], row
         assert row["dataset"] in LABELS
         assert 0 < float(row["top5_error"] or 1) < float(row["top1_error"]) < 50, row
 

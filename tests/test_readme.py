@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import models
-from keras_preact.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.networks.architectures import CONFIGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def repository():
     weight, *_ = kp.list_weights("PreActResNet20")
     measured = {key: weight.measured[key] for key in ("error", "images", "split", "crop", "selection")}
     kp.push_to_hub(kp.PreActResNet20(weights="cifar10"), "owner/name", kp.Metadata(
-        "PreActResNet20", models.CONFIGS["PreActResNet20"], weight.preprocessing, LABELS["cifar10"], "cifar10", measured
+        "PreActResNet20", CONFIGS["PreActResNet20"], weight.preprocessing, LABELS["cifar10"], "cifar10", measured
     ))
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from helpers import build, images_like
 
-from keras_preact import rematerialization, training
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import Recipe
-from keras_preact.rematerialization import rematerialized
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training.engine import Engine, train
+from keras_preact.training.forms import rematerialization
+from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.training.recipes import Recipe
 
 CONFIGS = {
     "pre-activation": NetworkConfig((3, 2, 2), (4, 6, 8)),
@@ -87,8 +88,8 @@ def test_a_run_ends_as_one_without(tmp_path):
     data = {"x_train": x[:32], "y_train": y[:32], "x_test": x[32:], "y_test": y[32:]}
     recipe = Recipe("tiny", "a test", epochs=2, batch_size=16, schedule="cosine", learning_rate=0.01, padding=1)
     logs = [
-        training.train(
-            CONFIGS["pre-activation"], data, recipe, tmp_path / str(on), engine=training.Engine(rematerialize=on),
+        train(
+            CONFIGS["pre-activation"], data, recipe, tmp_path / str(on), engine=Engine(rematerialize=on),
             verbose=0,
         ) for on in (False, True)
     ]

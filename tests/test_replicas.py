@@ -14,8 +14,8 @@ import pytest
 import replicas
 
 from keras_preact import evaluate, load_run, preprocess_input
-from keras_preact.runs import read_log
-from keras_preact.training import Engine, train
+from keras_preact.training.engine import Engine, train
+from keras_preact.training.runs import read_log
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 SCRIPT = Path(__file__).parent / "replicas.py"

@@ -13,8 +13,10 @@ from helpers import HALF, LABELS, build, randomize, run_python, tiny
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import export_savedmodel, inference, savedmodel
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact import export_savedmodel
+from keras_preact.exporting import preparation, savedmodel
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
@@ -237,7 +239,7 @@ def test_mixed_precision_is_served_as_float32(policy, dtype_policy, tmp_path):
     outputs = served["serving_bytes"](image_bytes=tf.constant([file.read_bytes() for file in FILES]))
     assert {v.dtype.name for v in outputs.values()} == {"float32", "int32", "string", "bool"}
     expected = by_pillow(model, [file.read_bytes() for file in FILES])
-    np.testing.assert_allclose(outputs["probabilities"], expected, atol=inference.MIXED_TOLERANCE[policy[6:]])
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=preparation.MIXED_TOLERANCE[policy[6:]])
 
 
 def test_channels_first(channels_first, tmp_path):
@@ -284,7 +286,7 @@ def test_a_network_without_a_classifier_serves_features(tmp_path):
 def test_164_layers_at_the_default_recursion_limit(config, tmp_path):
     code = (
         "import sys, keras_preact as kp, helpers\n"
-        "from keras_preact.networks import NetworkConfig, ResNet\n"
+        "from keras_preact.networks.building import ResNet; from keras_preact.networks.config import NetworkConfig\n"
         "assert sys.getrecursionlimit() == 1000\n"
         "model = ResNet(NetworkConfig.cifar(164, 'bottleneck', order=sys.argv[1]))\n"
         "preprocessing = kp.list_weights('PreActResNet20')[0].preprocessing\n"

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from helpers import images_like, randomize, relative_error
 
-from keras_preact import cli, signals as measuring, units
-from keras_preact.networks import NetworkConfig, ResNet
+from keras_preact import cli
+from keras_preact.networks import units
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.paper import signals as measuring
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes gradients with TensorFlow")

@@ -10,9 +10,9 @@ import pytest
 from helpers import build, images_like, outputs_of, randomize, relative_error
 
 from keras_preact import PreActResNet20, simplify_for_inference
-from keras_preact.networks import NetworkConfig, ResNet
-from keras_preact.preprocessing import Preprocessing, normalize
-from keras_preact.units import ORDERS
+from keras_preact.data.preprocessing import Preprocessing, normalize
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import ORDERS, NetworkConfig
 
 
 def normalizations(model):
@@ -151,7 +151,7 @@ import sys
 import numpy as np, tensorflow as tf
 import keras_preact as kp
 from helpers import build
-from keras_preact.networks import NetworkConfig
+from keras_preact.networks.config import NetworkConfig
 
 for order in ("original", "relu_before_addition", "full_preactivation"):
     for unit, shortcut in (("basic", "zero_pad"), ("bottleneck", "project_on_change")):

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact import datasets, streams
-from keras_preact.networks import NetworkConfig
-from keras_preact.preprocessing import load_image
-from keras_preact.recipes import Recipe
+from keras_preact.data import datasets, streams
+from keras_preact.data.preprocessing import load_image
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training.recipes import Recipe
 
 tf = pytest.importorskip("tensorflow")
 
-from keras_preact import augmentation  # noqa: E402
+from keras_preact.data import augmentation  # noqa: E402
 
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=4, schedule="cosine", augmentation="scale_aspect", size=16)
 SEEDS = tf.stack([tf.fill([2000], 5), tf.range(2000)], 1)
@@ -261,14 +261,14 @@ def die(epoch, logs):
 
 
 def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path, monkeypatch):
-    from keras_preact import training
+    from keras_preact.training import engine
 
     arguments = {"model": NETWORK, "data": stream, "recipe": RECIPE, "seed": 5, "verbose": 0}
     log = kp.train(output=tmp_path / "whole", **arguments)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        callbacks = training._callbacks
+        callbacks = engine._callbacks
         killer = keras.callbacks.LambdaCallback(on_epoch_end=die)
-        patch.setattr(training, "_callbacks", lambda *args: [*callbacks(*args), killer])
+        patch.setattr(engine, "_callbacks", lambda *args: [*callbacks(*args), killer])
         kp.train(output=tmp_path / "killed", **arguments)
     resumed = kp.train(output=tmp_path / "killed", **arguments)
     assert [row["loss"] for row in log] == [row["loss"] for row in resumed] and len(log) == 3

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
-from keras_preact import recipes, training
-from keras_preact.networks import NetworkConfig
-from keras_preact.recipes import RECIPES, Recipe
-from keras_preact.runs import read_log
-from keras_preact.training import SGD, Diverged, Engine, train
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.training import engine as training, recipes
+from keras_preact.training.engine import SGD, Diverged, Engine, train
+from keras_preact.training.recipes import RECIPES, Recipe
+from keras_preact.training.runs import read_log
 
 NETWORK = NetworkConfig((1, 1), (4, 6))
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", warmup_steps=4, padding=1, nesterov=True)
@@ -106,7 +106,7 @@ def test_sgd_takes_the_coupled_l2_gradient(decay):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a fault of TensorFlow's graphs")
 def test_gradients_are_those_of_the_weights_before_the_step():
-    """Without a barrier the gradient of the kernel was taken with the gamma after the step, in a quarter of the runs."""
+    """Without a barrier the gradient of the kernel took the gamma after the step, in a quarter of the runs."""
     x, upstream = np.random.default_rng(0).normal(size=(2, 6, 4, 5, 3)).astype("float32")
     kernels = []
     for eagerly in (True, *[False] * 9):

@@ -17,10 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_preact import evaluation, experiments, hub, pretrained, runs
-from keras_preact.architectures import CONFIGS
-from keras_preact.networks import NetworkConfig
-from keras_preact.publishing import CARD, GOLDEN, SELECTION, push_to_hub
+from keras_preact._support import atomic
+from keras_preact.networks import files
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.paper import experiments
+from keras_preact.training import evaluation, runs
+from keras_preact.zoo import hub, index
+from keras_preact.zoo.publishing import CARD, GOLDEN, SELECTION, push_to_hub
 
 HERE = Path(__file__).parent
 # Test errors in percent of ResNets on CIFAR-10 by layers, Table 6 of [1], for depths that the paper has no row of.
@@ -54,11 +58,11 @@ def add(options, scratch, refuse):
         published = hub.snapshot(options.repository)
         repository, revision = published.repository, published.commit
         shutil.copyfile(published.file(hub.WEIGHTS), file)
-        if not same(pretrained.read(file), pretrained.read(options.run / runs.FINAL)):
+        if not same(files.read(file), files.read(options.run / runs.FINAL)):
             refuse(f"{options.repository} holds other weights than {options.run}; push the run there first.")
     else:
         model.save_weights(file)
-    pretrained.assign(model, pretrained.read(file), file)
+    files.assign(model, files.read(file), file)
     report = evaluation.evaluate(model, options.data)
     error = round(report.top1_error, 2)
     print(f"{report.wrong} of {report.images} test images wrong: {error} %; the log says {log[-1]['test_error']} %")
@@ -67,7 +71,7 @@ def add(options, scratch, refuse):
     if size > SHIPPED and not repository:
         refuse(f"{size} bytes are too many to ship: push the run to the Hub and give --repository.")
     date = datetime.datetime.fromtimestamp((options.run / runs.FINAL).stat().st_mtime, datetime.UTC).date()
-    entry = pretrained.Weight(
+    entry = index.Weight(
         architecture, options.tag, dataset, file.name, size, sha256, repository, revision,
         preprocessing=run["data"]["preprocessing"], labels=dataset, licence="Apache-2.0",
         made={
@@ -83,9 +87,9 @@ def add(options, scratch, refuse):
         file.rename(HERE / file.name)
     else:
         (HERE / file.name).unlink(missing_ok=True)
-    index = [old for old in json.loads((HERE / "index.json").read_text()) if key(old) != (architecture, options.tag)]
-    index = json.dumps([*index, vars(entry)], indent=2) + "\n"
-    runs.replace(HERE / "index.json", lambda new: new.write_text(index))
+    rows = [old for old in json.loads((HERE / "index.json").read_text()) if key(old) != (architecture, options.tag)]
+    text = json.dumps([*rows, vars(entry)], indent=2) + "\n"
+    atomic.write_text(HERE / "index.json", text)
 
     record = HERE / "records" / name
     record.mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,7 @@ def add(options, scratch, refuse):
     results = HERE / "results.csv"
     with open(results, newline="") as lines:
         rows = [old for old in csv.DictReader(lines) if key(old) != (architecture, options.tag)]
-    runs.replace(results, lambda new: runs.write_csv(new, [*rows, row]))
+    atomic.write_csv(results, [*rows, row])
 
 
 def published_error(config, dataset):

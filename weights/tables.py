@@ -5,7 +5,7 @@
 import csv
 from pathlib import Path
 
-from keras_preact import recipes
+from keras_preact.training import recipes
 
 HERE = Path(__file__).parent
 DEPTHS = (18, 34, 50, 101, 152, 200)

@@ -1,0 +1,37 @@
+"""Every private name of Keras and TensorFlow Datasets that the package relies on, with why it must.
+
+Tried with Keras 3.15 and TensorFlow Datasets 4.9. Where one of them moves, this is the room to mend.
+"""
+import keras
+
+
+def nodes_by_depth(model):
+    """Returns {depth: nodes} of a functional model.
+
+    `model.layers` tells neither which tensors a layer was called on here nor that it was called twice, and a layer's
+    own `input` may be that of another model.
+    """
+    return model._nodes_by_depth
+
+
+class BuiltOnZeros(keras.Model):
+    """A network whose `fit` takes its shapes from zeros; `_symbolic_build` and `_maybe_symbolic_build` are Keras's.
+
+    Keras would draw a batch to see them, under tf.distribute before each pass. What its threads had made ready by then
+    they would serve once more in front of the pass, and as many batches at its end would be left for the next one.
+    """
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        shapes = (1, *self.input_shape[1:]), (1, *self.output_shape[1:])
+        super()._symbolic_build(data_batch=tuple(keras.ops.zeros(shape) for shape in shapes))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        with self.distribute_strategy.scope():
+            self._symbolic_build()
+
+
+def unknown_dataset():
+    """Returns what `tfds.builder` raises for a name it does not know, which has no public name."""
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    return DatasetNotFoundError

@@ -1,0 +1,27 @@
+"""Settings of Keras and Python that are other ones for a while."""
+import sys
+from contextlib import contextmanager
+
+import keras
+
+
+@contextmanager
+def recursion_limit(layers):
+    """Raises Python's recursion limit so that Keras can walk a path of so many layers."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 300 + layers))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@contextmanager
+def dtype_policy(policy):
+    """Sets Keras's dtype policy, and afterwards that of before."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

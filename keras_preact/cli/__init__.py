@@ -1,0 +1,64 @@
+"""The console command `keras-preact`: a file for each group of verbs, each verb one call into the package.
+
+A verb imports what it needs when it runs, so that help, `list`, `show` and `recipes` start no backend.
+"""
+import traceback
+
+import click
+
+from keras_preact.cli import benchmarks, exports, images, networks, paper, training, weights
+from keras_preact.version import __version__
+
+EPILOG = """
+\b
+The exit status is 0, 1 where the work failed, 2 for a wrong command, or 130 where it was interrupted.
+\b
+Shell completion, for bash (or zsh, fish):
+  eval "$(_KERAS_PREACT_COMPLETE=bash_source keras-preact)"
+"""
+
+
+class _InOrder(click.Group):
+    """A group that lists its verbs in the order in which they were added."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    "keras-preact", _InOrder, epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True},
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="keras-preact")
+@click.pass_obj
+def command(settings, debug):
+    """Pre-activation ResNets: classify images, and list, inspect, train, measure and publish networks."""
+    settings["debug"] = debug
+
+
+for _group in (images, networks, training, weights, exports, paper, benchmarks):
+    for _verb in _group.VERBS:
+        command.add_command(_verb)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 1 where the work failed, 2 for a wrong command, 130.
+
+    Args:
+        arguments: of the command; default those of this process.
+    """
+    settings = {}
+    try:
+        return command.main(arguments, "keras-preact", standalone_mode=False, obj=settings) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("keras-preact: interrupted", err=True)
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if settings["debug"]:
+            traceback.print_exc()
+        click.echo(f"keras-preact: {error}", err=True)
+        return 1 if isinstance(error, RuntimeError) else 2

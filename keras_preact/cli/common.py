@@ -1,0 +1,173 @@
+"""What several verbs share: starting a backend, their options, the network that they name, and tables."""
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT = "PreActResNet20", "cifar10"  # network and weights
+BACKENDS = ("tensorflow", "jax", "torch")
+SWITCH = {"auto": "auto", "on": True, "off": False}
+POSITIVE = click.IntRange(min=1)
+WIDE = 1000  # columns of a table that no terminal shows
+DATA = "TensorFlow data set, .npz file, or folder of class folders."
+
+
+def on_keras(verb: Callable) -> Callable:
+    """Starts a backend before `verb` runs."""
+    @functools.wraps(verb)
+    def started(**options):
+        start_backend()
+        return verb(**options)
+
+    return started
+
+
+def start_backend() -> None:
+    """Imports Keras without TensorFlow's start-up messages, on a backend that is installed if none is asked for."""
+    if "KERAS_BACKEND" not in os.environ:
+        installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+        if not installed:
+            raise OSError("Keras needs a backend: pip install 'keras_preact[tensorflow]', or install jax or torch.")
+        if installed[0] != BACKENDS[0]:
+            os.environ["KERAS_BACKEND"] = installed[0]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves oneDNN off on CPUs without instructions for neural networks, whose convs it speeds up, too.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Some messages come before TensorFlow reads any level, straight to the file descriptor.
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            importlib.import_module("keras")
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def of_network(name: str = "model") -> Callable:
+    """Adds to a verb what it takes a network by: `name`, an argument or an option, and --weights."""
+    what = "Name of a network, output folder of a training run, or hf://owner/name"
+    if name == "model":
+        network = click.argument(name, metavar="NETWORK")
+    else:
+        network = click.option(name, help=f"{what}.  [default: {' '.join(DEFAULT)}]")
+    weights = click.option("--weights", help="Of a named network: a tag, a file, or hf://owner/name.")
+    return lambda verb: network(weights(verb))
+
+
+def _switch(option, field, what):
+    return click.option(
+        option, field, type=click.Choice(list(SWITCH)), default="auto", help=what, callback=lambda *args: SWITCH[args[-1]]
+    )
+
+
+def of_engine(verb: Callable) -> Callable:
+    """Adds options named as the fields of an `Engine` to a verb, which gets the `engine` that they describe."""
+    @click.option("--strategy", default="none", help="none, mirrored, multi-worker or jax.")
+    @click.option("--precision", default="float32", help="Keras dtype policy.")
+    @_switch("--xla", "jit_compile", "Compile by XLA.")
+    @click.option("--steps-per-execution", type=POSITIVE, default=1, help="Steps in one call.")
+    @click.option("--rematerialize", is_flag=True, help="Compute activations anew to save memory.")
+    @_switch("--loop", "loop", "Alike units as one loop.")
+    @click.option("--batch-norm", default="replica", help="replica or synchronized.")
+    @click.option("--batch-norm-group", type=POSITIVE, metavar="IMAGES",
+                  help="Statistics of so many images at a time.  [default: those on one device]")
+    @functools.wraps(verb)
+    def with_engine(**options):
+        from keras_preact.training.engine import Engine
+
+        values = {field.name: options.pop(field.name) for field in dataclasses.fields(Engine) if field.name in options}
+        return verb(engine=Engine(**values), **options)
+
+    return with_engine
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def network(name: str | None, weights: str | None, input_shape: tuple | None = None) -> Any:
+    """Returns the network that a command names: that of a run's folder or of hf://owner/name, or a builder's."""
+    if name is None:
+        name, weights = DEFAULT[0], weights or DEFAULT[1]
+    import keras
+
+    from keras_preact.networks.architectures import named
+    from keras_preact.training import runs
+    from keras_preact.zoo import builders, hub
+
+    keras.config.set_image_data_format("channels_last")
+    run = (Path(name) / runs.RUN).exists()
+    if run or hub.is_address(name):
+        if weights is not None:
+            raise ValueError(f"{name} has weights of its own: leave out --weights. Received: {weights}")
+        return runs.load_run(name, input_shape)[0] if run else builders.from_hub(name, input_shape=input_shape)
+    named(name)
+    if weights is None:
+        raise ValueError(f"Give the weights of {name}: --weights TAG, FILE or hf://owner/name.")
+    return getattr(builders, name)(weights=weights, input_shape=input_shape)
+
+
+def trained(name: str | None, weights: str | None) -> Any:
+    """Returns the `network` of a command, with preprocessing and labels."""
+    model = network(name, weights)
+    if not (getattr(model, "preprocessing", None) and model.labels):
+        raise ValueError(
+            "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file that "
+            f"`convert` wrote, or hf://owner/name. Received: {weights}"
+        )
+    return model
+
+
+def image_files(path: Path) -> list[Path]:
+    """Returns `path` itself, which may be "-", or, of a folder, the image files in it by name."""
+    if not path.is_dir():
+        return [path]
+    from PIL import Image
+
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.registered_extensions())
+    if not files:
+        raise ValueError(f"There is no image file in the folder {path}")
+    return files
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], total: Iterable[str] | None = None) -> None:
+    """Prints a table of plain text, as wide as it is where no terminal shows it, and `total` below a line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        justify = "right" if column in ("Parameters", "Multiply-adds") else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # a text of its own is no markup: "[ours]" stays
+    if total is not None:
+        table.add_section()
+        table.add_row(*map(Text, total))
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if known else WIDE).print(table)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def by(size: Iterable[int]) -> str:
+    """Returns a size as "32x32"."""
+    return "x".join(map(str, size))

@@ -1,0 +1,135 @@
+"""Verbs on training: train, evaluate, recipes."""
+import dataclasses
+import json
+
+import click
+
+from keras_preact.cli.common import (
+    DATA,
+    POSITIVE,
+    as_json,
+    by,
+    network,
+    of_engine,
+    of_network,
+    on_keras,
+    print_json,
+    print_table,
+)
+
+
+@click.command()
+@click.argument("model", metavar="NETWORK")
+@click.option("--data", required=True, help=DATA)
+@click.option("--recipe", default="cifar_paper", help="`recipes` lists them.")
+@click.option("--output", required=True, metavar="FOLDER", help="For the log, checkpoints and final weights.")
+@click.option("--epochs", type=POSITIVE, help="Instead of the recipe's; its schedule scales with them.")
+@click.option("--batch-size", type=POSITIVE, help="Instead of the recipe's.")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE",
+              help="Any other field of the recipe, as JSON: nesterov=true, drops=[0.5,0.75].")
+@click.option("--seed", type=int, default=1, help="Of everything random.")
+@click.option("--hold-out", type=POSITIVE, metavar="IMAGES",
+              help="Measure on so many training images, held out, instead of on the test images.")
+@on_keras
+@of_engine
+def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_out, engine):
+    """Train a network by a recipe; the same command goes on where it was stopped.
+
+    NETWORK is the name of one.
+    """
+    from keras_preact import train
+    from keras_preact.training import recipes
+
+    recipe = recipes.find(recipe)
+    changes = dict(_assignment(text, recipe) for text in changes)
+    given = {"epochs": epochs, "batch_size": batch_size}
+    recipe = dataclasses.replace(recipe, **changes | {field: value for field, value in given.items() if value})
+    *_, last = train(model, data, recipe, output, seed, engine, hold_out or 0)
+    measured = "held-out" if hold_out else "test"
+    click.echo(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {output}")
+
+
+def _assignment(text, recipe):
+    name, _, value = text.partition("=")
+    fields = [field.name for field in dataclasses.fields(recipe) if field.name not in ("name", "source")]
+    if name not in fields:
+        raise ValueError(f"--set takes FIELD=VALUE with a field among {', '.join(fields)}. Received: {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+@click.command()
+@of_network()
+@click.option("--data", required=True, help=DATA)
+@click.option("--views", default="single", help="single, flip or ten_crop.")
+@click.option("--crop", type=POSITIVE, help="Side of the square views in pixels.  [default: the weights']")
+@click.option("--resize", type=POSITIVE, help="Shorter side of photographs before the crop.")
+@click.option("--per-class", is_flag=True, help="Print the error of each class.")
+@click.option("--confusion", metavar="PNG", help="Plot the confusion matrix there.")
+@as_json
+@on_keras
+def evaluate(model, weights, data, views, crop, resize, per_class, confusion, as_json):
+    """Measure the test error of a network.
+
+    NETWORK is the name of one, the output folder of a training run, or hf://owner/name.
+    """
+    from keras_preact import evaluate
+    from keras_preact.zoo import index
+
+    # Of any size, so that the crop may be another than the weights were trained on.
+    model = network(model, weights, (None, None, None))
+    preprocessing = getattr(model, "preprocessing", None)
+    report = evaluate(model, data, preprocessing, views, crop, resize, verbose=0 if as_json else "auto")
+    published = index.published(model.name, report.dataset)
+    if as_json:
+        print_json(_told(report, published, per_class))
+    else:
+        _print(report, published, per_class)
+    if confusion:
+        report.plot(confusion)
+
+
+def _told(report, published, per_class):
+    told = {name: getattr(report, name) for name in ("dataset", "views", "crop", "images", "wrong", "wrong5")}
+    told |= {"top1_error": report.top1_error, "top5_error": report.top5_error, "published": published}
+    if per_class:
+        told["per_class"] = [
+            {"label": label, "images": images, "error": error if images else None}
+            for label, images, error in report.per_class()
+        ]
+    return told
+
+
+def _print(report, published, per_class):
+    click.echo(
+        f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
+        f"{report.wrong5} of {report.images} test images of {report.dataset}, {by(report.crop)}, views: {report.views}"
+    )
+    for row in published:
+        errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
+        click.echo(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")
+    if per_class:
+        rows = [(label, str(images), f"{error:.2f}") for label, images, error in report.per_class()]
+        print_table(("Class", "Images", "Error (%)"), rows)
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+def recipes(name, as_json):
+    """List the training recipes, or show one."""
+    from keras_preact.training import recipes
+
+    chosen = [dataclasses.asdict(recipe) for recipe in ([recipes.find(name)] if name else recipes.RECIPES.values())]
+    if as_json:
+        print_json(chosen[0] if name else chosen)
+        return
+    for values in chosen:
+        click.echo(f"{values.pop('name')}: {values.pop('source')}")
+        for field, value in values.items() if name else ():
+            click.echo(f"  {field} = {json.dumps(value)}")
+
+
+VERBS = (train, evaluate, recipes)

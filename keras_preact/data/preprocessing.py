@@ -1,0 +1,238 @@
+"""From image files and pixel values to the input of a network, and from its output to labels; pure functions.
+
+Keras loads when one of them is called, and not for label sets and a `Preprocessing`.
+"""
+import csv
+import dataclasses
+import struct
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from keras_preact._support.checks import check_choice
+
+AXES = {"channels_last": -1, "channels_first": -3}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VIEWS = ("single", "flip", "ten_crop")
+
+CIFAR_LABELS = {
+    "cifar10": tuple("""
+        airplane automobile bird cat deer dog frog horse ship truck
+    """.split()),
+    "cifar100": tuple("""
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+        can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+        dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+        lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+        pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+        seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+        tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+        worm
+    """.split()),
+}
+
+
+IMAGENET_LABELS = {"imagenet": "name", "imagenet_wordnet_ids": "wordnet_id"}  # columns of imagenet.csv
+
+
+class _LabelSets(Mapping):
+    """{name: a label for each class}; ImageNet's are read when they are first asked for."""
+
+    def __getitem__(self, name):
+        return _imagenet_labels()[name] if name in IMAGENET_LABELS else CIFAR_LABELS[name]
+
+    def __iter__(self):
+        return iter((*CIFAR_LABELS, *IMAGENET_LABELS))
+
+    def __len__(self):
+        return len(CIFAR_LABELS) + len(IMAGENET_LABELS)
+
+
+@cache
+def _imagenet_labels():
+    with open(Path(__file__).with_name("imagenet.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: tuple(row[column] for row in rows) for name, column in IMAGENET_LABELS.items()}
+
+
+LABELS = _LabelSets()
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a weight was trained with.
+
+    Args:
+        mean, std: of each channel, for pixel values from 0 to 1.
+        size: (height, width) of the test crop in pixels.
+        crop: the part of the resized image's shorter side that the crop covers.
+        interpolation: of the resizing: "nearest", "bilinear", "bicubic" or "lanczos".
+    """
+
+    mean: tuple
+    std: tuple
+    size: tuple
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        for field in ("mean", "std", "size"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            raise ValueError(
+                "`mean` and `std` must have one value for each channel, `std` positive ones. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+
+    @property
+    def input_shape(self):
+        """Of one image, in the image data format that Keras is set to."""
+        return image_shape(*self.size, len(self.mean))
+
+
+def normalize(x, preprocessing, data_format=None):
+    """Returns (x / 255 - mean) / std as float32, without changing `x`.
+
+    Args:
+        x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, channels), or
+            (..., channels, height, width) if the data format is "channels_first".
+        preprocessing: a `Preprocessing`.
+        data_format: default Keras's `image_data_format`.
+
+    Raises:
+        ValueError: a number of channels that `preprocessing` has no mean for.
+    """
+    import keras
+
+    data_format = data_format or keras.config.image_data_format()
+    check_choice("data_format", data_format, AXES)
+    shape, channels, axis = tuple(x.shape), len(preprocessing.mean), AXES[data_format]
+    if len(shape) < 3 or shape[axis] not in (channels, None):
+        raise ValueError(
+            f"Images must have {channels} channels on axis {axis} (data format {data_format!r}). "
+            f"Received an array of shape {shape}."
+        )
+    _warn_if_normalized(x)
+    # One multiplication and one addition: x * scale + offset.
+    scale = 1 / (255 * np.array(preprocessing.std))
+    offset = -np.array(preprocessing.mean) / np.array(preprocessing.std)
+    scale, offset = (v.astype("float32").reshape((-1,) + (1,) * (-1 - axis)) for v in (scale, offset))
+    if isinstance(x, np.ndarray):
+        return x.astype("float32") * scale + offset
+    return keras.ops.cast(x, "float32") * scale + offset
+
+
+def _warn_if_normalized(x):
+    if isinstance(x, np.ndarray) and x.size and x.dtype.kind == "f" and (x.min() < 0 or 0 < x.max() <= 1):
+        warnings.warn(
+            "Pixel values from 0 to 255 are expected, and these lie between "
+            f"{x.min():.4g} and {x.max():.4g}: they look preprocessed or scaled already.",
+            stacklevel=4,
+        )
+
+
+def decode(predictions, labels, top=5):
+    """Returns, for each row of `predictions`, its `top` best (label, probability) pairs, best first.
+
+    Args:
+        predictions: array or tensor of shape (batch, classes).
+        labels: a name for each class.
+        top: how many pairs; all if there are fewer.
+
+    Raises:
+        ValueError: predictions that are not of shape (batch, number of labels).
+    """
+    import keras
+
+    predictions = keras.ops.convert_to_numpy(predictions)
+    if predictions.ndim != 2 or predictions.shape[1] != len(labels):
+        raise ValueError(
+            f"`predictions` must be of shape (batch, {len(labels)}), a column for each label. "
+            f"Received shape: {predictions.shape}"
+        )
+    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    return [[(labels[i], float(row[i])) for i in indices] for row, indices in zip(predictions, best)]
+
+
+def load_image(file, preprocessing):
+    """Returns the image in `file`, resized and cropped at its centre, as uint8 of shape (height, width, channels).
+
+    Args:
+        file: path or binary file of any format Pillow reads; turned upright as its EXIF data says.
+        preprocessing: a `Preprocessing`.
+
+    Raises:
+        OSError: no such file, or not an image.
+    """
+    return views_of(resize_image(file, preprocessing), "single", preprocessing.size)[0]
+
+
+def resize_image(file, preprocessing):
+    """As `load_image`, without the crop: its shorter side is that of `size` divided by `crop`."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image = _upright(image).convert("L" if len(preprocessing.mean) == 1 else "RGB")
+    except (SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise OSError(f"Pillow cannot decode it: {error}") from error
+    height, width = preprocessing.size
+    scale = max(height / image.height, width / image.width) / preprocessing.crop
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
+    return np.asarray(image).reshape(*size[::-1], -1)
+
+
+def _upright(image):
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):
+        return image  # its EXIF data are damaged
+
+
+def views_of(images, views, crop):
+    """Returns the crops of images (..., height, width, channels) that are measured, on a new axis before the height.
+
+    Args:
+        images: array.
+        views: "single", the central crop; "flip", that and its mirror image; "ten_crop", the centre and the four
+            corners, each followed by its mirror image.
+        crop: (height, width) of each.
+    """
+    below, right = images.shape[-3] - crop[0], images.shape[-2] - crop[1]
+    corners = [(below // 2, right // 2)]
+    if views == "ten_crop":
+        corners += [(0, 0), (0, right), (below, 0), (below, right)]
+    found = []
+    for top, left in corners:
+        view = images[..., top:top + crop[0], left:left + crop[1], :]
+        found += [view] if views == "single" else [view, view[..., ::-1, :]]
+    return np.stack(found, -4)
+
+
+def to_data_format(images, transpose=np.transpose):
+    """Returns images (..., height, width, channels) in the image data format that Keras is set to."""
+    import keras
+
+    if keras.config.image_data_format() == "channels_last":
+        return images
+    axes = range(len(images.shape))
+    return transpose(images, (*axes[:-3], axes[-1], *axes[-3:-1]))
+
+
+def image_shape(height, width, channels):
+    """Returns the shape of an image in the image data format that Keras is set to."""
+    import keras
+
+    first = keras.config.image_data_format() == "channels_first"
+    return (channels, height, width) if first else (height, width, channels)

@@ -1,0 +1,114 @@
+"""Files of weights, .weights.h5 and .keras: reading them without running code, and setting a network's weights."""
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_preact.networks.units import channel_axis
+
+HEAD = "predictions"  # the layer whose size the number of classes sets
+
+
+def read(path):
+    """Returns {layer name: its arrays in Keras's order} of a .weights.h5 or .keras file; no code in it is run.
+
+    Raises:
+        ValueError: no such file, another kind of file, or one that cannot be read to its end.
+    """
+    with reading(path) as path:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+                return _layers(member)
+        return _layers(path)
+
+
+@contextmanager
+def reading(path):
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"`weights` names a file that does not exist: {path}. A repository of the Hub is 'hf://owner/name'; the "
+            "folder of a training run is what `load_run` takes."
+        )
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
+    try:
+        yield path
+    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
+            "Copy or download it again."
+        ) from error
+
+
+def _layers(file):
+    layers = {}
+    with h5py.File(file, "r") as h5:
+        for group in h5["layers"].values():
+            variables = group["vars"]
+            if len(variables):
+                if "name" not in variables.attrs:
+                    raise KeyError("its layers have no names, as Keras older than 3.8 leaves them")
+                layers[variables.attrs["name"]] = [array(h5, variables[str(i)]) for i in range(len(variables))]
+    return layers
+
+
+def channels(layers):
+    """Returns the number of channels of the images that weights, as `read` returns them, were trained on, or None."""
+    return layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
+
+
+def completed(shape, layers):
+    """Returns `shape`, of an image or None, with the channels that the weights were trained on where it has None."""
+    axis = 2 if channel_axis() == -1 else 0
+    return shape and tuple(channels(layers) if i == axis and n is None else n for i, n in enumerate(shape))
+
+
+def array(h5, dataset):
+    # HDF5 can take values from any file of the machine, or claim more of them than there are.
+    if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
+        raise KeyError(f"the values of {dataset.name} are not in it")
+    return np.array(dataset)
+
+
+def assign(model, layers, source, keep_head=False):
+    """Sets the weights of `model`, all of them or, where anything does not fit, none.
+
+    Args:
+        model: a network of the zoo.
+        layers: as `read` returns them.
+        source: what to call them in errors.
+        keep_head: whether the layer "predictions" keeps the values it has.
+
+    Raises:
+        ValueError: layers that are missing, left over, or of other shapes; they are named.
+    """
+    targets = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    sources = dict(layers)
+    if keep_head:
+        targets.pop(HEAD, None)
+    if HEAD not in targets:
+        sources.pop(HEAD, None)
+    problems = [f"{name}: not in the file" for name in targets if name not in sources]
+    problems += [f"{name}: in the file, not in the network" for name in sources if name not in targets]
+    for name in targets.keys() & sources.keys():
+        wanted = [tuple(variable.shape) for variable in targets[name]]
+        found = [array.shape for array in sources[name]]
+        if wanted != found:
+            problems.append(f"{name}: the network has shapes {_shapes(wanted)}, the file {_shapes(found)}")
+    if problems:
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(
+            f"The weights in {source} do not fit {model.name}; nothing was loaded. "
+            "Build the network they were saved from (its builder, unit order and number of channels).\n  "
+            + "\n  ".join(sorted(problems)[:10]) + more
+        )
+    for name, variables in targets.items():
+        for variable, array in zip(variables, sources[name]):
+            variable.assign(array)
+
+
+def _shapes(shapes):
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)

@@ -1,0 +1,149 @@
+"""What a run is shared out over: one device, the devices of a machine, or several machines."""
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import keras
+
+from keras_preact._support.compat import BuiltOnZeros
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The devices of a run, as one of its processes sees them.
+
+    Args:
+        replicas: devices in all, among which each batch is shared out.
+        chief: whether this process writes the files.
+        part: (index, count) where each process feeds only its part of a batch.
+        scope: context manager in which networks are built and trained.
+        strategy: the `tf.distribute` strategy, if it is one.
+        model: what the network must be an instance of to be trained.
+    """
+
+    replicas: int = 1
+    chief: bool = True
+    part: tuple = (0, 1)
+    scope: Callable = nullcontext
+    strategy: Any = None
+    model: type = keras.Model
+
+    def callbacks(self):
+        return [_AverageStatistics(self.strategy)] if self.strategy else []
+
+    def test_batch(self, images, most):
+        """Returns how many of `images` test images this process measures at a time, at most `most`.
+
+        Raises:
+            ValueError: the images cannot be shared out evenly, where that is needed.
+        """
+        if self.strategy or self.replicas == 1:
+            return most
+        if images % self.replicas:
+            raise ValueError(
+                f"strategy='jax' shares the test images out evenly, so their number must be a multiple of "
+                f"{self.replicas}, the number of devices. Received: {images}"
+            )
+        _, count = self.part
+        local, devices = images // count, self.replicas // count
+        return max(n for n in range(devices, max(most, devices) + 1, devices) if local % n == 0)
+
+
+def _one():
+    # On TensorFlow, without a strategy, Keras draws no batch and builds what it traces.
+    return Devices() if keras.backend.backend() == "tensorflow" else Devices(model=BuiltOnZeros)
+
+
+def _mirrored():
+    return _of_strategy(_tensorflow("mirrored").distribute.MirroredStrategy())
+
+
+@functools.cache  # a process can have one
+def _multi_worker():
+    tf = _tensorflow("multi-worker")
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        cluster = json.loads(text)
+        workers, index = cluster["cluster"]["worker"], cluster["task"]["index"]
+        workers[index]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            "strategy='multi-worker' wants TF_CONFIG to name the workers and which of them this is, as in "
+            '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: {text!r} ({type(error).__name__}: {error})"
+        ) from error
+    return _of_strategy(tf.distribute.MultiWorkerMirroredStrategy(), _MultiWorkerModel)
+
+
+def _jax():
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"strategy='jax' is JAX's: set KERAS_BACKEND=jax. Received: the backend {keras.backend.backend()!r}"
+        )
+    import jax
+
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ and not jax.distributed.is_initialized():
+        keras.distribution.initialize()
+    distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
+    index, count = jax.process_index(), jax.process_count()
+    return Devices(jax.device_count(), index == 0, (index, count), distribution.scope, model=BuiltOnZeros)
+
+
+def _tensorflow(strategy):
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"strategy={strategy!r} is TensorFlow's: set KERAS_BACKEND=tensorflow. "
+            f"Received: the backend {keras.backend.backend()!r}"
+        )
+    import tensorflow as tf
+
+    return tf
+
+
+def _of_strategy(strategy, model=None):
+    return Devices(
+        strategy.num_replicas_in_sync, strategy.extended.should_checkpoint, scope=strategy.scope, strategy=strategy,
+        model=model or BuiltOnZeros,
+    )
+
+
+STRATEGIES = {"none": _one, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax}
+
+
+class _MultiWorkerModel(BuiltOnZeros):
+    """A network that `fit` can train under MultiWorkerMirroredStrategy, which plain Keras models cannot (keras#20585).
+
+    What fit would build metrics from are values of all replicas, which have no shape; and it averages the results of a
+    step over an axis that scalars lack.
+    """
+
+    def train_step(self, data):
+        return {name: keras.ops.reshape(value, (1,)) for name, value in super().train_step(data).items()}
+
+    def test_step(self, data):
+        return {name: keras.ops.reshape(value, (1,)) for name, value in super().test_step(data).items()}
+
+
+class _AverageStatistics(keras.callbacks.Callback):
+    """Averages the moving statistics of batch normalization over the replicas, after each epoch of training."""
+
+    def __init__(self, strategy):
+        super().__init__()
+        self.strategy = strategy
+
+    def on_test_begin(self, logs=None):
+        import tensorflow as tf
+
+        statistics = [variable.value for variable in self.model.non_trainable_variables if "moving" in variable.name]
+
+        @tf.function
+        def average():
+            replica = tf.distribute.get_replica_context()
+            for variable, mean in zip(statistics, replica.all_reduce("MEAN", [v.read_value() for v in statistics])):
+                variable.assign(mean)
+
+        self.strategy.run(average)

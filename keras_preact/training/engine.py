@@ -1,0 +1,378 @@
+"""The training engine: `model.fit` by a recipe, with a log, checkpoints that survive a kill, and curves."""
+import dataclasses
+import importlib.util
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+
+from keras_preact._support import atomic
+from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.settings import dtype_policy
+from keras_preact.data import datasets, streams
+from keras_preact.data.preprocessing import image_shape
+from keras_preact.networks.architectures import CONFIGS, named
+from keras_preact.networks.building import ResNet
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.networks.graph import deep_enough
+from keras_preact.training import recipes, runs
+from keras_preact.training.distribution import STRATEGIES
+from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
+from keras_preact.training.forms.looping import SCANS, looped, unrolled
+from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.version import __version__
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How a recipe is run, which leaves what it computes the same up to rounding.
+
+    Args:
+        strategy: "none"; "mirrored" for every GPU of this machine by `tf.distribute.MirroredStrategy`; or
+            "multi-worker" for several machines by `tf.distribute.MultiWorkerMirroredStrategy`, which takes the cluster
+            from the environment variable TF_CONFIG and runs the same command on each, `output` on a shared disk. The
+            batch is shared out, and batch normalization stays per device, as in the paper; its moving statistics are
+            averaged over the devices after each epoch. "jax" for all devices of one or several machines by
+            `keras.distribution.DataParallel`, on several as `keras.distribution.initialize` takes them from the
+            environment (KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES, _PROCESS_ID); there the batch is
+            normalized as a whole.
+        precision: Keras's dtype policy: "float32", "float64", "mixed_bfloat16" or "mixed_float16".
+        jit_compile: whether XLA compiles the step; "auto" leaves it to Keras, which on TensorFlow does so on one GPU.
+        steps_per_execution: training steps in one call of the compiled function; a divisor of the steps of an epoch
+            where images are read while they are used.
+        batch_norm: of tf.distribute's strategies, "replica" or "synchronized", over the whole batch.
+        batch_norm_group: images whose statistics batch normalization takes together, a divisor of those on one device:
+            64 with a batch of 128 is what the paper's two GPUs did. Default: all.
+        rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
+            root of the depth.
+        loop: whether units that are alike are one loop over stacked weights, for which the step is compiled in a
+            fraction of the time and memory; TensorFlow and JAX, on one device or with the strategy "jax". "auto" for
+            the depths at which it was measured to win. Files are the same, so that a run can go on in the other form.
+            Networks with dropout are not looped where activations are rematerialized.
+    """
+
+    strategy: str = "none"
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    steps_per_execution: int = 1
+    batch_norm: str = "replica"
+    batch_norm_group: int | None = None
+    rematerialize: bool = False
+    loop: bool | str = "auto"
+
+    def __post_init__(self):
+        check_choice("strategy", self.strategy, STRATEGIES)
+        # In half precision weights, statistics and files would be so, too.
+        check_choice("precision", self.precision, ("float32", "float64", "mixed_bfloat16", "mixed_float16"))
+        check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
+        check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
+        check_choice("loop", self.loop, (True, False, "auto"))
+        if self.batch_norm_group is not None and self.batch_norm == "synchronized":
+            raise ValueError(
+                "batch_norm='synchronized' takes the statistics of the whole batch; leave out `batch_norm_group`. "
+                f"Received: {self.batch_norm_group}"
+            )
+        if self.batch_norm == "synchronized" and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "batch_norm='synchronized' is of TensorFlow's strategies; JAX normalizes over the whole batch anyway. "
+                f"Received: the backend {keras.backend.backend()!r}"
+            )
+        if self.loop is True and not self._can_loop():
+            raise ValueError(
+                f"loop=True wants the strategy 'none' or 'jax', on one of the backends {', '.join(SCANS)}. "
+                f"Received: strategy={self.strategy!r} on {keras.backend.backend()!r}"
+            )
+
+    def _can_loop(self):
+        return self.strategy in ("none", "jax") and keras.backend.backend() in SCANS
+
+    def loops(self, config):
+        """Returns whether the network of `config` is trained in its looped form."""
+        if config.join[0] == "dropout" and self.rematerialize:
+            return False
+        if self.loop != "auto":
+            return self.loop
+        if not self._can_loop():
+            return False
+        if keras.backend.backend() == "jax":
+            # On CPUs XLA does not thread what is inside a loop; without, it runs out of memory while it compiles.
+            return config.depth >= (100 if _accelerators() else 500)
+        # XLA would compile every unit by itself, loop or not.
+        return config.depth >= 100 and not (_accelerators() if self.jit_compile == "auto" else self.jit_compile)
+
+
+class SGD(keras.optimizers.SGD):
+    """Keras's SGD with the L2 gradient of the paper, g + d * w; Keras's own `weight_decay` is decoupled from momentum.
+
+    Args:
+        l2: the factor d.
+        decay: what it acts on, "all" variables or the "kernels" of convs and dense layers alone.
+        **kwargs: as of `keras.optimizers.SGD`.
+    """
+
+    def __init__(self, *args, l2=0.0, decay="all", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.l2, self.decay = l2, decay
+
+    def build(self, variables):
+        # TensorFlow hands its own variables to update_step, whose names are not Keras's.
+        self._decayed = {i for i, v in enumerate(variables) if self.decay == "all" or v.name == "kernel"}
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # All gradients before any update: Grappler's dependency optimization may let one that is computed late see
+            # a variable that was updated early (TensorFlow 2.21), another one in each run.
+            grads = tf.tuple(grads)
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.l2 and self._get_variable_index(variable) in self._decayed:
+            gradient = keras.ops.add(gradient, keras.ops.multiply(keras.ops.cast(variable, gradient.dtype), self.l2))
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return super().get_config() | {"l2": self.l2, "decay": self.decay}
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, hold_out=0, verbose="auto"):
+    """Trains a network by a recipe, or goes on where the same call was stopped before.
+
+    An interrupted run ends with the weights and the log of an uninterrupted one on the same machine, to the bit.
+
+    Args:
+        model: the name of a builder, or a `NetworkConfig`; it starts from random weights.
+        data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
+        recipe: the name of a recipe, or a `Recipe`.
+        output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent), curve.png,
+            tensorboard/ on TensorFlow if TensorBoard is installed, checkpoint.weights.h5 and, at the end,
+            final.weights.h5.
+        seed: of the initial weights, the order of the data and its augmentation.
+        engine: an `Engine`; default on one device in float32.
+        hold_out: measure on so many training images, held out, instead of on the test images: what hyper-parameters
+            are to be chosen on.
+        verbose: 0 for silence, 1 for a progress bar with the time left, 2 for a line an epoch; "auto" is 1 in a
+            terminal and 2 elsewhere.
+
+    Returns:
+        The lines of the log, as dicts of text.
+
+    Raises:
+        ValueError: an unknown model, data set, recipe or strategy; a batch larger than the data or not divisible by
+            the devices; a warm-up longer than the run; an output folder that holds another run, or cannot be written
+            to.
+        Diverged: the loss became infinite or NaN.
+    """
+    recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
+    engine = engine or Engine()
+    config = model if isinstance(model, NetworkConfig) else named(model)
+    devices = STRATEGIES[engine.strategy]()
+    data = datasets.for_recipe(data, recipe, config)
+    if hold_out:
+        data = data.hold_out(hold_out)
+    _check_batch(recipe, data, devices, engine)
+    test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
+    run = _describe(config, data, recipe, seed, engine) | {"hold_out": hold_out}
+    folder, steps = Path(output), data.train_images // recipe.batch_size
+    rates = recipe.learning_rates(steps)
+    if devices.chief:
+        runs.claim(folder, run)
+
+    if verbose == "auto":
+        verbose = 0 if not devices.chief else 1 if sys.stdout.isatty() else 2
+    keras.utils.set_random_seed(seed)
+    with dtype_policy(engine.precision), devices.scope(), deep_enough(config), streams.naming_unreadable(data):
+        network = compiled(config, data, recipe, rates, engine, devices.model)
+        epoch = _restore(network, folder, steps)
+        if epoch < recipe.epochs:
+            network.fit(
+                **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
+                epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
+                callbacks=_callbacks(folder, rates, data.train_images, devices),
+            )
+        # The same graph without its optimizer.
+        plain = unrolled(network)
+        _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
+    log = runs.read_log(folder / runs.LOG)
+    if devices.chief:
+        title = f"{run['model']} on {data.name}, {recipe.name}"
+        runs.plot({"": log}, folder / runs.CURVE, title, "held-out" if hold_out else "test")
+    return log
+
+
+def _check_batch(recipe, data, devices, engine):
+    if recipe.batch_size > data.train_images:
+        raise ValueError(
+            f"`batch_size` must be at most the {data.train_images} training images of {data.name}. "
+            f"Received: {recipe.batch_size}"
+        )
+    if recipe.batch_size % devices.replicas:
+        raise ValueError(
+            f"The batch is shared out over {devices.replicas} devices, so `batch_size` must be a multiple of "
+            f"{devices.replicas}. Received: {recipe.batch_size}"
+        )
+    # JAX normalizes the whole batch.
+    share = recipe.batch_size // (devices.replicas if devices.strategy else 1)
+    group = engine.batch_norm_group
+    if group is not None and (not is_count(group) or share % group):
+        raise ValueError(f"`batch_norm_group` must divide the {share} images on one device. Received: {group!r}")
+    steps = data.train_images // recipe.batch_size
+    if isinstance(data, streams.Stream) and steps % engine.steps_per_execution:
+        raise ValueError(
+            "Images that are read while they are used come without end, so `steps_per_execution` must divide the "
+            f"{steps} steps of an epoch. Received: {engine.steps_per_execution}"
+        )
+
+
+def _describe(config, data, recipe, seed, engine):
+    """What is written down of a run: all that determines its result, and where it ran."""
+    images = {"train_images": data.train_images, "test_images": data.test_images, "classes": len(data.labels)}
+    return {
+        "model": next((name for name, known in CONFIGS.items() if known == config), "custom"),
+        "config": dataclasses.asdict(config),
+        "data": {"name": data.name} | images | {"preprocessing": dataclasses.asdict(data.preprocessing)},
+        "labels": list(data.labels),
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "engine": dataclasses.asdict(engine),
+        "environment": {
+            "keras_preact": __version__, "keras": keras.version(), "backend": keras.backend.backend(),
+            "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
+            "devices": _devices(),
+        },
+    }
+
+
+def _devices():
+    try:
+        return [str(device) for device in keras.distribution.list_devices()]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return []  # PyTorch's Keras knows none
+
+
+def compiled(config, data, recipe, rates, engine, model=keras.Model):
+    shape = image_shape(*data.image_shape)
+    network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
+    if engine.loops(config):
+        forms = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
+    else:
+        if engine.rematerialize:
+            model = rematerialized(model)
+        if model is not keras.Model:
+            network = model(network.inputs, network.outputs, name=network.name)
+        forms = network,
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = engine.batch_norm == "synchronized"
+    fuse_batch_norm(forms[-1], engine.batch_norm_group)
+    for form in forms:
+        form.compile(
+            SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=engine.jit_compile,
+            steps_per_execution=engine.steps_per_execution,
+        )
+    form.optimizer.build(form.trainable_variables)
+    return form
+
+
+def _accelerators():
+    return [device for device in _devices() if not device.startswith("cpu")]
+
+
+def _restore(network, folder, steps):
+    """Loads the checkpoint, if there is one, and returns the number of epochs, of so many steps, behind it."""
+    if (folder / runs.CHECKPOINT).exists():
+        network.load_weights(folder / runs.CHECKPOINT)
+    # Steps whose gradients overflowed in mixed_float16 are not counted.
+    return math.ceil(int(keras.ops.convert_to_numpy(network.optimizer.iterations)) / steps)
+
+
+def _save(network, path, chief):
+    if chief:
+        atomic.replace(path, network.save_weights)
+    else:
+        # To gather values that live on several machines all of them must take part.
+        with tempfile.TemporaryDirectory() as scratch:
+            network.save_weights(Path(scratch, path.name))
+
+
+def _callbacks(folder, rates, images, devices):
+    callbacks = [*devices.callbacks(), _StopOnDivergence(folder, rates), _Epochs(folder, rates, images, devices.chief)]
+    if devices.chief and keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
+        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
+    return callbacks
+
+
+class _StopOnDivergence(keras.callbacks.Callback):
+    EVERY = 20  # steps; to look at the loss waits for the device
+
+    def __init__(self, folder, rates):
+        super().__init__()
+        self.folder, self.rates = folder, rates
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before, self.checked = epoch * self.params["steps"], -self.EVERY
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = self.before + batch
+        if batch - self.checked >= self.EVERY:
+            self.checked = batch
+            self._check("training", logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check("training", logs["loss"])
+        self._check("test", logs["val_loss"])
+
+    def _check(self, which, loss):
+        if not math.isfinite(loss):
+            good, rate = self.folder / runs.CHECKPOINT, float(self.rates(self.step))
+            raise Diverged(
+                f"The {which} loss is {float(loss)} by step {self.step}, at a learning rate of {rate:g}. "
+                + (f"The last good checkpoint is {good}." if good.exists() else "There is no checkpoint yet.")
+                + " Lower the learning rate or lengthen its warm-up, and give another `output`."
+            )
+
+
+class _Epochs(keras.callbacks.Callback):
+    """At the end of an epoch: one line of the log, then the checkpoint, each whole or not at all.
+
+    A kill between the two leaves the log one line ahead; the epoch is then run again, and its line written again.
+    """
+
+    def __init__(self, folder, rates, images, chief):
+        super().__init__()
+        self.folder, self.rates, self.images, self.chief = folder, rates, images, chief
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.monotonic()
+
+    def on_test_begin(self, logs=None):
+        self.trained = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {
+            "epoch": epoch + 1,
+            "loss": f"{logs['loss']:.5f}",
+            "error": f"{100 * (1 - logs['accuracy']):.3f}",
+            "test_loss": f"{logs['val_loss']:.5f}",
+            "test_error": f"{100 * (1 - logs['val_accuracy']):.2f}",
+            "learning_rate": f"{float(self.rates((epoch + 1) * self.params['steps'] - 1)):.3g}",
+            "images_per_second": f"{self.images / (self.trained - self.start):.0f}",
+        }
+        if self.chief:
+            rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch] + [row]
+            atomic.write_csv(self.folder / runs.LOG, rows)
+        _save(self.model, self.folder / runs.CHECKPOINT, self.chief)

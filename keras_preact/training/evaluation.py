@@ -1,0 +1,155 @@
+"""Measuring a network: top-1 and top-5 error, per class, averaged over views."""
+import dataclasses
+import sys
+
+import keras
+import numpy as np
+
+from keras_preact._support.checks import check_choice
+from keras_preact._support.drawing import drawing
+from keras_preact.data import datasets
+from keras_preact.data.preprocessing import VIEWS, normalize, to_data_format
+
+LAST = "channels_last"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `evaluate` measured, on the test images of a data set.
+
+    Args:
+        dataset: its name.
+        views: "single", "flip" or "ten_crop".
+        crop: (height, width) of what the network saw.
+        labels: the name of each class.
+        confusion: counts of shape (classes, classes): row the true class, column the predicted one.
+        wrong5: images whose class is not among the five most probable.
+    """
+
+    dataset: str
+    views: str
+    crop: tuple
+    labels: tuple
+    confusion: np.ndarray
+    wrong5: int
+
+    @property
+    def images(self):
+        return int(self.confusion.sum())
+
+    @property
+    def wrong(self):
+        return self.images - int(np.trace(self.confusion))
+
+    @property
+    def top1_error(self):
+        """Percent of the images whose most probable class is wrong."""
+        return 100 * self.wrong / self.images
+
+    @property
+    def top5_error(self):
+        """Percent of the images whose class is not among the five most probable; of fewer classes, 0."""
+        return 100 * self.wrong5 / self.images
+
+    def per_class(self):
+        """Returns (label, images, error in percent) for each class."""
+        counts = self.confusion.sum(1)
+        right = np.diag(self.confusion)
+        return [
+            (label, int(n), float(100 * (n - r) / n) if n else float("nan"))
+            for label, n, r in zip(self.labels, counts, right)
+        ]
+
+    def plot(self, path):
+        """Writes the confusion matrix, each row in percent of its class, as a PNG."""
+        n = len(self.labels)
+        side = min(3 + 0.4 * n, 20)
+        share = 100 * self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
+        with drawing(path, figsize=(side, side)) as axes:
+            axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+            axes.set(
+                xticks=range(n), yticks=range(n), yticklabels=self.labels, xlabel="predicted", ylabel="true",
+                title=f"{self.dataset}: {self.top1_error:.2f} % error",
+            )
+            axes.set_xticklabels(self.labels, rotation=90)
+            if n <= 20:
+                for (row, column), value in np.ndenumerate(share):
+                    axes.text(
+                        column, row, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                        color="white" if value > 50 else "black",
+                    )
+
+
+def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=None, batch_size=None, verbose="auto"):
+    """Measures `model` on the test images of `data`.
+
+    Args:
+        model: a network with its top, whose outputs are logits or probabilities.
+        data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
+        preprocessing: a `Preprocessing`, what the weights were trained with; default that of `model` or, if it has
+            none, of `data`.
+        views: of each image, whose outputs are averaged: "single", the central crop; "flip", that and its mirror
+            image; "ten_crop", the four corners and the centre, and their mirror images.
+        crop: side of a view in pixels, or its (height, width); default that of `preprocessing`.
+        resize: shorter side in pixels to which photographs of any size are resized before they are cropped; default
+            what `preprocessing` says, for 224 pixels of ImageNet 256. Images of one size stay as they are.
+        batch_size: images at a time; default by their size.
+        verbose: 1 for a progress bar, 0 for none; "auto" is 1 in a terminal.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: unknown views, a crop larger than the images, or a network of other classes than the data.
+    """
+    check_choice("views", views, VIEWS)
+    data = datasets.load(data)
+    preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
+    preprocessing = _cropped(preprocessing, crop, resize, data)
+    shape = preprocessing.input_shape
+    if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):
+        raise ValueError(
+            f"The network takes images of shape {model.input_shape[1:]} and the views have {shape}; build it with "
+            "height and width None, input_shape=(None, None, 3), or give another `crop`."
+        )
+    if model.output_shape[-1] != len(data.labels):
+        raise ValueError(
+            f"The network tells {model.output_shape[-1]} classes apart, and {data.name} has {len(data.labels)}."
+        )
+    batch_size = batch_size or datasets.batch_of(preprocessing.size)
+    progress = keras.utils.Progbar(data.test_images, verbose=int(sys.stdout.isatty() if verbose == "auto" else verbose))
+    scores, truth = [], []
+    for images, labels in data.test_views(views, preprocessing, batch_size):
+        outputs = [
+            keras.ops.convert_to_numpy(model.predict_on_batch(to_data_format(normalize(view, preprocessing, LAST))))
+            for view in np.moveaxis(images, 1, 0)
+        ]
+        scores.append(np.sum(outputs, 0, dtype="float64"))
+        truth.append(labels)
+        progress.add(len(labels))
+    return score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
+
+
+def _cropped(preprocessing, crop, resize, data):
+    """Returns `preprocessing` with another crop, from images whose shorter side is `resize`."""
+    size = (crop, crop) if isinstance(crop, int) else tuple(crop or preprocessing.size)
+    if isinstance(data, datasets.Data):
+        height, width, _ = data.image_shape
+        if crop is None:
+            size = height, width
+        if size[0] > height or size[1] > width:
+            raise ValueError(f"`crop` must fit into the images of {data.name}, {height}x{width}. Received: {size}")
+        return dataclasses.replace(preprocessing, size=size)
+    if resize is not None and resize < min(size):
+        raise ValueError(f"`resize` must be at least the crop, {min(size)}. Received: {resize}")
+    share = min(size) / resize if resize else preprocessing.crop
+    return dataclasses.replace(preprocessing, size=size, crop=share)
+
+
+def score(dataset, views, crop, labels, scores, truth):
+    """Returns the `Report` of `scores` (images, classes) against the true classes; of equal scores the first wins."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    confusion = np.zeros((len(labels), len(labels)), "int64")
+    np.add.at(confusion, (truth, order[:, 0]), 1)
+    wrong5 = int((order[:, :5] != truth[:, None]).all(1).sum())
+    return Report(dataset, views, crop, tuple(labels), confusion, wrong5)

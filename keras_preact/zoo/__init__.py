@@ -1,0 +1,1 @@
+"""Networks by name with their weights: the index, the Hub, other zoos, and the builders."""

@@ -1,0 +1,197 @@
+"""The zoo: one builder for each architecture, a row each, in the style of `keras.applications`."""
+import os
+import warnings
+
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.networks import files
+from keras_preact.networks.architectures import CONFIGS, builder_name
+from keras_preact.networks.building import ResNet, check_top
+from keras_preact.networks.units import channel_axis
+from keras_preact.zoo.metadata import Metadata
+from keras_preact.zoo.resolving import Found, of_repository, resolve
+
+_DOCSTRING = """Builds {name}: {what}.
+
+    Args:
+        include_top: whether to end with global average pooling and a dense layer, named "predictions".
+        weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
+            "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
+            `push_to_hub` wrote or timm published, or a path to a .weights.h5 or .keras file. What comes from another
+            zoo, as "imagenet" does, brings its layout.
+        input_tensor: a Keras tensor to start from; default a new `keras.Input`.
+        input_shape: (height, width, channels), or (channels, height, width) if the image data format is
+            "channels_first"; height and width may be None and are at least {stride}, and with weights channels None
+            are theirs. Default: {size}x{size}x3, or the size that converted weights tell, and any height and width
+            where `include_top` is False.
+        pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
+            "max" for features of shape (batch, channels).
+        classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
+            weights have, all but the dense layer is loaded, with a warning that names it.
+        classifier_activation: of the dense layer; None for logits.
+        name: of the model.
+
+    Returns:
+        A functional `keras.Model` of built-in layers. With weights by tag or from the Hub it has the attributes
+        `preprocessing`, what `preprocess_input` takes, and `labels`, what `decode_predictions` takes.
+
+    Raises:
+        ValueError: arguments that contradict each other, a size that the strides do not allow, weights that do not
+            exist, are damaged, or do not fit.
+        OSError: weights that cannot be had from the Hub as they were published.
+
+    Example:
+
+    >>> model = keras_preact.{name}(weights="hf://owner/name")
+    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
+
+    Reference: {reference}.
+    """
+
+
+def _builder(name):
+    config, default = CONFIGS[name], name.lower()
+    size = config.input_size[0]
+    what = f"the {config.depth}-layer network for {size}x{size} images, of {config.unit} units"
+
+    def build(
+        include_top=True,
+        weights=None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=None,
+        classifier_activation="softmax",
+        name=default,
+    ):
+        return _build(
+            build.__name__, weights, config, include_top=include_top, input_tensor=input_tensor,
+            input_shape=input_shape, pooling=pooling, classes=classes, classifier_activation=classifier_activation,
+            name=name,
+        )
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = _DOCSTRING.format(
+        name=name, what=what, stride=config.stride, size=size, classes=config.default_classes,
+        reference=(
+            'He et al., "Deep Residual Learning for Image Recognition", CVPR 2016' if config.order == "original"
+            else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
+        ),
+    )
+    return build
+
+
+def _build(architecture, weights, config, classes, **arguments):
+    """Builds the network of `config`, or in the layout of `weights`: None, what `resolve` takes, or a `Found`."""
+    top = arguments["include_top"]
+    check_top(top, arguments["pooling"], classes)
+    if weights is None:
+        return ResNet(config, classes=classes, **arguments)
+    found = weights if isinstance(weights, Found) else resolve(weights, architecture, config)
+    layers, known = files.read(found.path()), found.known
+    if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
+        arguments["input_shape"] = known.preprocessing.input_shape
+    arguments["input_shape"] = files.completed(arguments["input_shape"], layers)
+    _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
+    trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
+    if top and classes is None:
+        classes = trained
+    new_head = top and (trained is None or classes != trained)
+    model = ResNet(found.config or config, classes=classes, **arguments)
+    files.assign(model, layers, repr(os.fspath(found.address)), keep_head=new_head)
+    if known:
+        model.preprocessing = known.preprocessing
+        model.labels = None if new_head else LABELS.get(known.labels, known.labels)
+    if new_head:
+        had = f"{trained} classes" if trained else "no such layer"
+        warnings.warn(
+            f"{architecture}: all layers but {files.HEAD!r} were loaded from {found.address!r}. That layer was "
+            f"initialised at random, for {model.output_shape[-1]} classes where the weights have {had}: train it "
+            "before use.",
+            stacklevel=3,
+        )
+    return model
+
+
+def _check_channels(layers, architecture, input_tensor, input_shape):
+    shape = input_shape if input_tensor is None else input_tensor.shape[1:]
+    trained = files.channels(layers)
+    if shape is None or len(shape) != 3 or trained is None:
+        return
+    if trained != shape[-1 if channel_axis() == -1 else 0]:
+        raise ValueError(
+            f"These weights of {architecture} were trained on images of {trained} channels; give such images, or take "
+            f"weights=None. Received: an input of shape {tuple(shape)}"
+        )
+
+
+PreActResNet20 = _builder("PreActResNet20")
+PreActResNet32 = _builder("PreActResNet32")
+PreActResNet44 = _builder("PreActResNet44")
+PreActResNet56 = _builder("PreActResNet56")
+PreActResNet110 = _builder("PreActResNet110")
+PreActResNet1202 = _builder("PreActResNet1202")
+PreActResNet164 = _builder("PreActResNet164")
+PreActResNet272 = _builder("PreActResNet272")
+PreActResNet542 = _builder("PreActResNet542")
+PreActResNet1001 = _builder("PreActResNet1001")
+PreActResNet18 = _builder("PreActResNet18")
+PreActResNet34 = _builder("PreActResNet34")
+PreActResNet50 = _builder("PreActResNet50")
+PreActResNet101 = _builder("PreActResNet101")
+PreActResNet152 = _builder("PreActResNet152")
+PreActResNet200 = _builder("PreActResNet200")
+PreActResNet269 = _builder("PreActResNet269")
+
+ResNet20 = _builder("ResNet20")
+ResNet32 = _builder("ResNet32")
+ResNet44 = _builder("ResNet44")
+ResNet56 = _builder("ResNet56")
+ResNet110 = _builder("ResNet110")
+ResNet1202 = _builder("ResNet1202")
+ResNet164 = _builder("ResNet164")
+ResNet272 = _builder("ResNet272")
+ResNet542 = _builder("ResNet542")
+ResNet1001 = _builder("ResNet1001")
+ResNet18 = _builder("ResNet18")
+ResNet34 = _builder("ResNet34")
+ResNet50 = _builder("ResNet50")
+ResNet101 = _builder("ResNet101")
+ResNet152 = _builder("ResNet152")
+ResNet200 = _builder("ResNet200")
+ResNet269 = _builder("ResNet269")
+
+
+def from_hub(repository, **arguments):
+    """Builds the network that a repository of the Hugging Face Hub holds, with its weights.
+
+    Nothing that is downloaded is executed, and no weight is set before the sha256 of its file was compared.
+
+    Args:
+        repository: "owner/name" or "owner/name@revision", a branch, a tag or a commit; `push_to_hub` writes such, and
+            timm's resnetv2 networks with batch normalization are converted.
+        **arguments: as of the builders, such as `classes` or `include_top`; `input_shape` is by default that of the
+            repository's preprocessing.
+
+    Returns:
+        A functional `keras.Model` of built-in layers, with the attributes `preprocessing`, what `preprocess_input`
+        takes, and `labels`, what `decode_predictions` takes.
+
+    Raises:
+        OSError: the repository cannot be had, is not of our layout, or a file of it is not the published one.
+        ValueError: arguments that contradict each other or do not fit the weights.
+
+    Example:
+
+    >>> model = keras_preact.from_hub("owner/name")
+    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
+    >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
+    """
+    found = of_repository(repository)
+    known = found.known
+    architecture = known.architecture if isinstance(known, Metadata) else builder_name(known.config)
+    defaults = dict.fromkeys(("pooling", "classes", "input_tensor", "input_shape")) | {"include_top": True}
+    if architecture in CONFIGS:
+        defaults["name"] = architecture.lower()
+    if arguments.get("input_tensor") is None and known.preprocessing:
+        defaults["input_shape"] = known.preprocessing.input_shape
+    return _build(architecture, found, known.config, **defaults | arguments)

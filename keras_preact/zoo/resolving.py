@@ -1,0 +1,181 @@
+"""From `weights=` to a file: bundled with the package, in the cache, on the Hub, of another zoo, or a path."""
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_preact._support.settings import dtype_policy
+from keras_preact.networks.architectures import builder_name
+from keras_preact.networks.config import NetworkConfig
+from keras_preact.zoo import catalogue, hub, importers, index
+from keras_preact.zoo.described import About, about
+from keras_preact.zoo.index import Weight
+from keras_preact.zoo.metadata import Metadata
+
+
+class Found(NamedTuple):
+    """Weights, before their file is fetched.
+
+    Args:
+        address: what they are called, such as "hf://owner/name@commit".
+        known: what is known of them; a `Weight` of the index does not say its config, None is a file without words.
+        path: returns the path of the file, fetched and compared with its sha256 where it must be.
+    """
+
+    address: str | os.PathLike
+    known: Weight | Metadata | About | None
+    path: Callable[[], Path]
+
+    @property
+    def config(self) -> NetworkConfig | None:
+        """The layout that they are of, where it is known."""
+        return getattr(self.known, "config", None)
+
+
+def resolve(weights: str | os.PathLike, architecture: str, config: NetworkConfig) -> Found:
+    """Returns what `weights=` of a builder names, once it is known to be of that builder's network.
+
+    Args:
+        weights: a tag of the index, "hf://owner/name" or "hf://owner/name@revision", or the path of a file.
+        architecture: name of the builder.
+        config: its `NetworkConfig`.
+
+    Raises:
+        ValueError: there is no such tag or file, or it holds another network.
+        HubError: it cannot be had from the Hub, or is not the published one.
+    """
+    if not hub.is_address(weights) and not _is_path(weights):
+        weight = index.find(architecture, weights)
+        if isinstance(weight, Weight):
+            return Found(weights, weight, functools.partial(_verified, weight))
+        address = _address(weight)
+    else:
+        address = weights
+    found = of_repository(address) if hub.is_address(address) else _of_file(address, address)
+    if isinstance(found.known, Metadata):
+        _check_config(architecture, config, address, found.known)
+    elif found.known and builder_name(found.config) != architecture:
+        raise ValueError(
+            f"{address} holds weights of {builder_name(found.config)}. Received: the builder {architecture}"
+        )
+    return found._replace(address=weights)
+
+
+def of_repository(address: str) -> Found:
+    """Returns the weights that a repository of the Hub holds: ours, or one of timm's that is converted.
+
+    Raises:
+        ValueError: no such form of address.
+        HubError: the repository cannot be had, or holds neither.
+    """
+    try:
+        snapshot = hub.snapshot(address)
+    except hub.NotOurs:
+        return _of_file(address, _converted(address))
+    pinned = f"{hub.PREFIX}{snapshot.repository}@{snapshot.commit}"
+    return Found(pinned, snapshot.metadata, functools.partial(snapshot.file, hub.WEIGHTS))
+
+
+def _of_file(address, path):
+    return Found(address, about(path), lambda: Path(path))
+
+
+def pull(name):
+    """Fetches weights into the cache, for use without a network.
+
+    Args:
+        name: of a builder, or a pattern such as "PreAct*", for all its weights that the Hub has; or "owner/name" or
+            "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OSError: a file cannot be had, or is not the published one.
+        ValueError: no model is named so, or there is nothing to fetch.
+    """
+    if "/" in name:
+        try:
+            snapshot = hub.snapshot(name)
+        except hub.NotOurs:
+            return [_converted(name)]
+        return [snapshot.file(file) for file in snapshot.metadata.files]
+    names = catalogue.matching(name)
+    paths = [_verified(weight) for weight in catalogue.list_weights(name)] + [
+        _converted(weight.file) for weight in index.upstream()
+        if weight.architecture in names and hub.is_address(weight.file)
+    ]
+    if not paths:
+        raise ValueError(f"The Hub has no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
+    return paths
+
+
+def _is_path(weights):
+    return isinstance(weights, os.PathLike) or str(weights).endswith((".h5", ".keras")) or os.sep in str(weights)
+
+
+def _verified(weight):
+    """Returns the path of the weight's file, once its sha256 is that of the index.
+
+    The file that ships with the package comes first, then the cache, then the Hub.
+
+    Raises:
+        ValueError: the file that ships is missing or is not the published one.
+        HubError: the file cannot be had from the Hub, or is not the published one.
+    """
+    path = index.folder() / weight.file
+    remedy = "Install the package again."
+    if not path.is_file():
+        if weight.repository:
+            return hub.fetch(weight.repository, weight.revision, hub.WEIGHTS, weight.sha256)
+        raise ValueError(f"The weights {weight.tag!r} of {weight.architecture} are missing: {path}. {remedy}")
+    found = hub.digest(path)
+    if found != weight.sha256:
+        raise ValueError(
+            f"The weights {weight.tag!r} of {weight.architecture} are damaged: {path} has {path.stat().st_size} bytes "
+            f"and sha256 {found}, and the published file has {weight.size} bytes and {weight.sha256}. {remedy}"
+        )
+    return path
+
+
+def _address(weight):
+    """Returns the address of a weight of another zoo on the Hub.
+
+    Raises:
+        ValueError: it is not there; the message says how to get it.
+    """
+    if hub.is_address(weight.file):
+        return weight.file
+    name = f"{weight.architecture.lower()}-{weight.tag}.weights.h5"
+    download = "Download and unzip" if weight.file.endswith(".zip") else "Download"
+    raise ValueError(
+        f"The weights {weight.tag!r} of {weight.architecture} are published by another zoo, from where they are not "
+        f"fetched. {download} {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
+        f"{weight.source} FILE --output {name}`, and give weights={name!r}."
+    )
+
+
+def _converted(address):
+    """Returns the path of the weights of a timm repository on the Hub, converted when they are first used."""
+    repository, commit = hub.resolve(address)
+    path = hub.converted(repository, commit)
+    if not path.exists():
+        folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with dtype_policy("float32"):  # the file is for all policies
+            importers.convert("timm", folder, repository.split("/")[1], path)
+    return path
+
+
+def _check_config(architecture, config, weights, published):
+    if builder_name(published.config) == architecture:
+        return  # perhaps in the layout of another zoo
+    here, there = dataclasses.asdict(config), dataclasses.asdict(published.config)
+    differences = [f"{name} is {there[name]!r} and {here[name]!r}" for name in here if here[name] != there[name]]
+    if differences:
+        raise ValueError(
+            f"{weights!r} holds {published.architecture} and the builder is {architecture}: {'; '.join(differences)}. "
+            f"Use that builder, or keras_preact.from_hub({weights.removeprefix(hub.PREFIX)!r})."
+        )
