@@ -61,7 +61,9 @@ WHAT = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")
 
 
 @pytest.mark.parametrize("images, group", [(6, None), (1, None), (6, 2), (6, 1), (6, 6)])
-@pytest.mark.parametrize("change", [{}, {"scale": False}, {"center": False}, {"momentum": 0.5, "epsilon": 1e-5}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"scale": False}, {"center": False}, {"momentum": 0.5, "epsilon": 1e-5}], ids=str
+)
 def test_a_step_is_the_one_computed_by_hand(images, group, change):
     model, rng = one_layer(**change), np.random.default_rng(0)
     x, upstream = rng.normal(2, 3, (images, 4, 5, 3)), rng.normal(size=(images, 4, 5, 3))

@@ -71,7 +71,8 @@ def of_network(name: str = "model") -> Callable:
 
 def _switch(option, field, what):
     return click.option(
-        option, field, type=click.Choice(list(SWITCH)), default="auto", help=what, callback=lambda *args: SWITCH[args[-1]]
+        option, field, type=click.Choice(list(SWITCH)), default="auto", help=what,
+        callback=lambda context, parameter, value: SWITCH[value],
     )
 
 
