@@ -107,7 +107,7 @@ def jittered(image, seed):
     return augmentation.change_colours(image, *augmentation.jitter_colour(image, 0.4, seed))
 
 
-@pytest.mark.parametrize("seed", SEEDS[:5])
+@pytest.mark.parametrize("seed", list(SEEDS[:5]))
 def test_colours_are_those_of_torch_in_any_order(seed):
     def grey(image):
         return (image @ GREY)[..., None]
