@@ -21,7 +21,9 @@ tf = pytest.importorskip("tensorflow")
 from keras_preact.data import augmentation  # noqa: E402
 
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=4, schedule="cosine", augmentation="scale_aspect", size=16)
+COLOURS = dataclasses.replace(RECIPE, colour=0.4, lighting=0.1)
 SEEDS = tf.stack([tf.fill([2000], 5), tf.range(2000)], 1)
+GREY = np.array([0.299, 0.587, 0.114])
 CLASSES, PER_CLASS = 3, 5  # of which every fifth is for testing
 
 
@@ -90,14 +92,49 @@ def test_a_crop_is_that_of_pillow(kind, window):
     assert 0 < flips < 8
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (4, 6)])
+def test_a_change_of_colours_by_hand(shape):
+    image = np.tile(np.float32([1, 2, 3]), (*shape, 1)) * np.arange(1, 1 + np.prod(shape)).reshape(*shape, 1)
+    matrix, offset = np.float32([[1, 0, 10], [0, 1, 0], [0, 2, 0]]), np.float32([0.5, 0, -1])
+    changed = augmentation.change_colours(tf.constant(image, "float32"), matrix, offset).numpy()
+    assert changed.shape == image.shape
+    assert changed[0, 0].tolist() == [1.5, 8, 9] and changed[0, 2].tolist() == [3.5, 24, 29]
+    assert changed[-1, -1].tolist() == [image[-1, -1, 0] + 0.5, 8 * image[-1, -1, 0], 10 * image[-1, -1, 0] - 1]
+
+
+def jittered(image, seed):
+    image = tf.constant(image)
+    return augmentation.change_colours(image, *augmentation.jitter_colour(image, 0.4, seed))
+
+
+@pytest.mark.parametrize("seed", list(SEEDS[:5]))
+def test_colours_are_those_of_torch_in_any_order(seed):
+    def grey(image):
+        return (image @ GREY)[..., None]
+
+    image = np.random.default_rng(0).random((5, 7, 3), "float32")
+    matrix, offset = (x.numpy() for x in augmentation.jitter_colour(tf.constant(image), 0.4, seed))
+    both = matrix.sum(0)[0]  # brightness and contrast: saturation leaves grey as it is
+    brightness = both + offset[0] / grey(image).mean()
+    contrast, saturation = both / brightness, (matrix[0, 0] - matrix[0, 1]) / both
+    steps = (
+        lambda x: brightness * x,
+        lambda x: contrast * x + (1 - contrast) * grey(x).mean(),
+        lambda x: saturation * x + (1 - saturation) * grey(x),
+    )
+    for order in itertools.permutations(steps):
+        expected = functools.reduce(lambda x, step: step(x), order, image)
+        np.testing.assert_allclose(jittered(image, seed), expected, atol=1e-5)
+
+
 def test_colours():
     grey = np.float32([[[0.2] * 3, [0.6] * 3]])
-    found = over_seeds(lambda seed: augmentation.jitter_colour(grey, 0.4, seed)).numpy()[:, 0]
+    found = over_seeds(lambda seed: jittered(grey, seed)).numpy()[:, 0]
     np.testing.assert_allclose(found[..., 0], found[..., 2], rtol=1e-5)  # of grey there is no saturation
     brightness = found[:, :, 0].mean(1) / 0.4
     contrast = (found[:, 1, 0] - found[:, 0, 0]) / 0.4 / brightness
-    red = over_seeds(lambda seed: augmentation.jitter_colour(np.float32([[[1, 0, 0]]]), 0.4, seed)).numpy()[:, 0, 0]
-    level = red @ augmentation.GREY
+    red = over_seeds(lambda seed: jittered(np.float32([[[1, 0, 0]]]), seed)).numpy()[:, 0, 0]
+    level = red @ GREY
     np.testing.assert_allclose(level, 0.299 * brightness, rtol=1e-4)
     saturation = (red[:, 0] - red[:, 1]) / brightness / contrast
     for factor in (brightness, contrast, saturation):
@@ -106,14 +143,11 @@ def test_colours():
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.1
 
 
-def test_lighting_shifts_all_pixels_by_one_colour_of_imagenets_covariance():
-    image = np.float32([[[0.1, 0.2, 0.3], [0.7, 0.8, 0.9]]])
-    shift = over_seeds(lambda seed: augmentation.jitter_lighting(image, 0.1, seed)).numpy() - image
-    np.testing.assert_allclose(shift[:, 0, 0], shift[:, 0, 1], atol=1e-6)
+def test_lighting_is_a_colour_of_imagenets_covariance():
+    shift = over_seeds(lambda seed: augmentation.jitter_lighting(0.1, seed)).numpy()
     # The first component, nearly grey, has 0.1 * 0.2175 as its deviation, a third of its variance in each channel.
-    deviation = shift[:, 0, 0].std(0)
-    np.testing.assert_allclose(deviation, 0.1 * 0.2175 * np.array([0.5675, 0.5808, 0.5836]), rtol=0.05)
-    assert np.corrcoef(shift[:, 0, 0].T).min() > 0.97
+    np.testing.assert_allclose(shift.std(0), 0.1 * 0.2175 * np.array([0.5675, 0.5808, 0.5836]), rtol=0.05)
+    assert np.corrcoef(shift.T).min() > 0.97
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +230,37 @@ def test_an_epoch_holds_every_photograph_once_and_follows_from_the_seed(stream):
 
 
 def test_parts_of_a_batch_are_its_halves(stream):
-    parts = [epochs(stream, dataclasses.replace(RECIPE, epochs=1), part=(i, 2)) for i in range(2)]
-    (whole,) = epochs(stream, dataclasses.replace(RECIPE, epochs=1))
-    halves = [sum(part, []) for part in parts]
-    for batch in range(3):
-        of_both = (half[2 * batch:2 * batch + 2] for half in halves)
-        assert sum(of_both, []) == whole[4 * batch:4 * batch + 4]
+    def batches(part):
+        return list(stream.training(COLOURS, seed=3, part=part)["x"].as_numpy_iterator())
+
+    whole, first, second = batches((0, 1)), batches((0, 2)), batches((1, 2))
+    assert len(whole) == len(first) == len(second) == 9
+    for expected, *halves in zip(whole, first, second):
+        for array, *of_both in zip(expected, *halves):
+            np.testing.assert_array_equal(np.concatenate(of_both), array)
+
+
+def pixels(stream, **strength):
+    """Returns a pixel, from 0 to 1, of each image of 40 epochs, and the classes."""
+    batches = stream.training(dataclasses.replace(RECIPE, epochs=40, **strength), seed=3)["x"]
+    images, targets = (np.concatenate(arrays) for arrays in zip(*batches.as_numpy_iterator()))
+    assert np.ptp(images, (1, 2)).max() < 0.1
+    return images[:, 8, 8] * stream.preprocessing.std + stream.preprocessing.mean, targets.argmax(1)
+
+
+def test_lighting_of_an_epoch(stream):
+    found, labels = pixels(stream, lighting=0.4)
+    shift = found[:, 0] - (40 + 60 * labels) / 255
+    expected = 0.4 * np.hypot(0.2175 * 0.5675, 0.0188 * 0.7192)  # the standard error is 3 % of it
+    assert abs(shift.std() / expected - 1) < 0.15 and abs(shift.mean()) < 0.01
+
+
+def test_colours_of_an_epoch(stream):
+    """Of photographs of one colour the brightness alone moves the grey."""
+    found, labels = pixels(stream, colour=0.4)
+    of_class = np.array([np.mean([colour(label, i) for i in range(4)], 0) for label in range(CLASSES)]) @ GREY / 255
+    brightness = found @ GREY / of_class[labels]  # blue, a ninth of grey, differs within a class
+    assert 0.55 < brightness.min() < 0.65 and 1.35 < brightness.max() < 1.45 and abs(brightness.mean() - 1) < 0.04
 
 
 def test_a_last_batch_that_is_not_full_is_left_out(stream):
@@ -212,8 +271,8 @@ def test_a_last_batch_that_is_not_full_is_left_out(stream):
 def test_the_same_image_is_cropped_anew_in_each_epoch_and_the_same_in_another_run(folder):
     photo = datasets.load(folder)
     photo = dataclasses.replace(photo, preprocessing=dataclasses.replace(photo.preprocessing, size=(16, 16)))
-    colours = dataclasses.replace(RECIPE, batch_size=12, colour=0.4, lighting=0.1)
-    a, b = (list(photo.training(colours, seed=3)["x"].as_numpy_iterator()) for _ in range(2))
+    recipe = dataclasses.replace(COLOURS, batch_size=12)
+    a, b = (list(photo.training(recipe, seed=3)["x"].as_numpy_iterator()) for _ in range(2))
     for (x, _), (y, _) in zip(a, b):
         np.testing.assert_array_equal(x, y)
     means = [sorted(images.mean((1, 2, 3)).tolist()) for images, _ in a]

@@ -61,12 +61,17 @@ class Files:
         return tuple(Files(*zip(*itertools.compress(self, mask))) for mask in (~held, held))
 
     def shuffled(self, seed):
-        """Returns a `tf.data.Dataset` of (encoded image, label) in an order that follows from `seed`."""
+        """Returns a `tf.data.Dataset` of what `read` takes, in an order that follows from `seed`."""
         tf = tensorflow()
 
         paths, labels = tf.constant([str(path) for path in self.paths]), tf.constant(self.labels, "int32")
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self)), seed)
-        return tf.data.Dataset.from_tensor_slices(order).map(lambda i: (tf.io.read_file(paths[i]), labels[i]))
+        return tf.data.Dataset.from_tensor_slices((tf.gather(paths, order), tf.gather(labels, order)))
+
+    def read(self, example):
+        """Returns (encoded image, label) as tensors."""
+        path, label = example
+        return tensorflow().io.read_file(path), label
 
 
 class Records:
@@ -81,7 +86,8 @@ class Records:
 
     def __iter__(self):
         """Yields (file of an encoded image, label)."""
-        for encoded, label in self._parsed(self._records(range(len(self._files())))).as_numpy_iterator():
+        records = self._records(range(len(self._files())))
+        for encoded, label in records.map(self.read).as_numpy_iterator():
             yield io.BytesIO(encoded), int(label)
 
     def range(self, start, stop):
@@ -98,7 +104,16 @@ class Records:
 
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._files())), seed)
         of_images = tf.random.stateless_uniform((), seed, maxval=2**31 - 1, dtype="int64")
-        return self._parsed(self._records(order, cycle_length=16).shuffle(BUFFER, of_images, False))
+        return self._records(order, cycle_length=16).shuffle(BUFFER, of_images, False)
+
+    def read(self, record):
+        """Returns (encoded image, label) as tensors."""
+        import tensorflow_datasets as tfds
+
+        image, label = self.builder.info.supervised_keys
+        features = self.builder.info.features
+        example = features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
+        return example[image], example[label]
 
     def _files(self):
         return self.builder.info.splits[f"{self.split}[{self.start}:{self.stop}]"].file_instructions
@@ -112,18 +127,6 @@ class Records:
             lambda i: tf.data.TFRecordDataset(names[i]).skip(skip[i]).take(take[i]),
             cycle_length=cycle_length, num_parallel_calls=cycle_length, deterministic=True,
         )
-
-    def _parsed(self, records):
-        import tensorflow_datasets as tfds
-
-        image, label = self.builder.info.supervised_keys
-        features = self.builder.info.features
-
-        def parse(record):
-            example = features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
-            return example[image], example[label]
-
-        return records.map(parse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +180,7 @@ class Stream:
 
         window, side = augmentation.WINDOWS[recipe.augmentation], self.preprocessing.size[0]
         targets = tf.constant(recipe.targets(len(self.labels)))
-        mean, std = tf.constant(self.preprocessing.mean), tf.constant(self.preprocessing.std)
+        mean, std = (255 * tf.constant(values) for values in (self.preprocessing.mean, self.preprocessing.std))
         index, count = part
         share = recipe.batch_size // count
         steps = self.train_images // recipe.batch_size
@@ -186,15 +189,17 @@ class Stream:
             seeds = tf.stack([seed % 2**31, tf.cast(number, "int32")])
             examples = self.train.shuffled(seeds).take(steps * recipe.batch_size).enumerate()
             examples = examples.filter(lambda i, _: i % recipe.batch_size // share == index)
-            return examples.map(lambda i, example: (augmentation.fold(seeds, i), *example))
+            return examples.map(lambda i, example: (augmentation.fold(seeds, i), example))
 
-        def augment(seeds, encoded, label):
-            image = augmentation.crop_encoded(encoded, window, side, seeds) / 255
+        def augment(seeds, example):
+            encoded, label = self.train.read(example)
+            image = augmentation.crop_encoded(encoded, window, side, seeds)
+            matrix, offset = tf.eye(3), tf.zeros(3)
             if recipe.colour:
-                image = augmentation.jitter_colour(image, recipe.colour, seeds)
+                matrix, offset = augmentation.jitter_colour(image, recipe.colour, seeds)
             if recipe.lighting:
-                image = augmentation.jitter_lighting(image, recipe.lighting, seeds)
-            image = (image - mean) / std
+                offset += 255 * augmentation.jitter_lighting(recipe.lighting, seeds)
+            image = augmentation.change_colours(image, matrix / std, (offset - mean) / std)
             return to_data_format(image, tf.transpose), targets[label]
 
         options = tf.data.Options()
