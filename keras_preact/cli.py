@@ -7,8 +7,9 @@ import json
 import math
 import os
 import sys
-import tempfile
 from pathlib import Path
+
+from keras_preact import processes
 
 BATCH = 64  # images
 DEFAULT = "PreActResNet20", "cifar10"  # network and weights
@@ -135,14 +136,16 @@ def _parser():
 
     verb = verbs.add_parser("benchmark", help="time networks against each other, in turn, and print ratios")
     verb.add_argument("names", nargs="+", metavar="NAME",
-                      help="networks; NAME:simplified for simplify_for_inference, NAME:onnxruntime for ONNX Runtime")
+                      help="networks; NAME:simplified for simplify_for_inference, NAME:onnxruntime for ONNX Runtime; "
+                      "to train also NAME:plain, NAME:looped, NAME:unrolled, NAME:rematerialized, and "
+                      "pytorchcv:preresnet20_cifar10 for PyTorch by hand; NAME@torch for another backend of Keras")
     verb.add_argument("--against", action="append", default=[], metavar="NAME",
                       help="what they are compared with, also keras.applications:ResNet50V2 (default: the first NAME)")
     verb.add_argument("--batch-size", type=_positive, action="append", help="images at a time (default: 1 and 32)")
-    verb.add_argument("--train", action="store_true", help="training steps, too")
+    verb.add_argument("--train", action="store_true", help="training steps instead of predictions")
+    verb.add_argument("--precision", default="float32", help="Keras dtype policy of training (default: %(default)s)")
     verb.add_argument("--first-step", action="store_true",
-                      help="only the first training steps, from a fresh process each; also of NAME:looped, "
-                      "NAME:unrolled, NAME:rematerialized and NAME:looped:rematerialized")
+                      help="only the first training steps, from a fresh process each")
     verb.add_argument("--rounds", type=_positive, default=5, help="measurements of each (default: %(default)s)")
     verb.add_argument("--seconds", type=float, default=2.0, help="of each measurement at least (default: %(default)s)")
     verb.add_argument("--size", type=_positive, help="side of the images in pixels (default: the first network's)")
@@ -194,21 +197,8 @@ def _start_backend():
             raise OSError("Keras needs a backend: pip install 'keras_preact[tensorflow]', or install jax or torch.")
         if installed[0] != BACKENDS[0]:
             os.environ["KERAS_BACKEND"] = installed[0]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Some messages come before TensorFlow reads any level, straight to the file descriptor.
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            importlib.import_module("keras")
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with processes.quietly():
+        importlib.import_module("keras")
 
 
 def _classify(options):
@@ -541,21 +531,23 @@ def _benchmark(options):
 
     if options.first_step:
         return _first_steps(options)
-    works = ("predict", "train") if options.train else ("predict",)
+    work = "train" if options.train else "predict"
     with Console(stderr=True).status("Starting") as status:
         found = benchmarking.compare(
-            [*options.against, *options.names], tuple(options.batch_size or (1, 32)), works, options.rounds,
-            options.seconds, options.size, progress=status.update,
+            [*options.against, *options.names], tuple(options.batch_size or (1, 32)), work, options.rounds,
+            options.seconds, options.size, options.precision, status.update,
         )
-    table = _table("Network", "Build (s)", "Load (s)", "First call (s)", "Peak memory (GB)")
-    for measurement in found:
-        values = measurement.build, measurement.load, measurement.first_call, measurement.memory / 1e9
-        table.add_row(measurement.name, *(f"{value:.2f}" for value in values))
-    Console().print(table)
-    table = _table("Network", "Work", "Batch", "Images/s", f"Over {found[0].name}")
+    if work == "predict":
+        table = _table("Network", "Build (s)", "Load (s)", "First call (s)", "Peak memory (GB)")
+        for measurement in found:
+            if not measurement.error:
+                values = measurement.build, measurement.load, measurement.first_call, measurement.memory / 1e9
+                table.add_row(measurement.name, *(f"{value:.2f}" for value in values))
+        _print_whole(table)
+    table = _table("Network", "Batch", "Images/s", f"Over {found[0].name}")
     for line in benchmarking.summary(found):
         table.add_row(*line)
-    Console().print(table)
+    _print_whole(table)
     return _kept(options, found, benchmarking.plot)
 
 
@@ -568,26 +560,34 @@ def _first_steps(options):
         names = [*options.against, *options.names]
         found = [
             measured for batch in options.batch_size or (16,)
-            for measured in benchmarking.first_steps(names, batch, options.size, status.update)
+            for measured in benchmarking.first_steps(names, batch, options.size, options.precision, status.update)
         ]
     whole = f"Both over {names[0]}"
     table = _table("Network", "Batch", "Build (s)", "First step (s)", whole, "Step (s)", "Peak memory (GB)")
-    for i, m in enumerate(found):
-        first = found[i - i % len(names)]
-        ratio = (m.build + m.first_step) / (first.build + first.first_step)
-        values = m.build, m.first_step, ratio, m.step, m.memory / 1e9
-        table.add_row(m.name, str(m.batch), *(f"{value:.2f}" for value in values))
-    Console().print(table)
+    for line in benchmarking.summary_of_first_steps(found):
+        table.add_row(*line)
+    _print_whole(table)
     return _kept(options, found, benchmarking.plot_memory)
 
 
 def _kept(options, found, plot):
-    """Writes and plots what was measured where that was asked for."""
+    """Writes and plots what was measured where that was asked for, and names what failed; returns the exit status."""
     if options.json:
         Path(options.json).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
     if options.plot:
         plot(found, options.plot)
-    return 0
+    failures = [f"keras-preact: {m.name}: {m.error}" for m in found if m.error]
+    print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _print_whole(table):
+    """Prints a table without breaking its lines, however narrow the terminal."""
+    from rich.console import Console
+
+    console = Console()
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(width=max(needed, console.width)).print(table)
 
 
 def _signals(options):

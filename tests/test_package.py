@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_preact"
 # From the ground floor up: a room imports only from those before it.
 ROOMS = (
-    "version", "checks", "units", "networks", "architectures", "simplification", "costs", "preprocessing", "metadata",
-    "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets", "distribution",
-    "runs", "card", "publishing", "rematerialization", "looping", "training", "evaluation", "finetuning", "experiments",
-    "reporting", "signals", "pyramid", "inference", "savedmodel", "exporting", "benchmarking", "explanation",
-    "cli",
+    "version", "checks", "processes", "units", "networks", "architectures", "simplification", "costs", "preprocessing",
+    "metadata", "hub", "pretrained", "importers", "models", "recipes", "augmentation", "streams", "datasets",
+    "distribution", "runs", "card", "publishing", "rematerialization", "looping", "training", "evaluation",
+    "finetuning", "experiments", "reporting", "signals", "pyramid", "inference", "savedmodel", "exporting", "peers",
+    "contestants", "benchmarking", "explanation", "cli",
 )
 OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
@@ -28,7 +28,7 @@ OUTSIDE = {
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
     "rematerialization": {"keras"}, "looping": {"keras", "numpy", "tensorflow"}, "training": {"keras", "tensorflow"},
     "evaluation": {"keras", "numpy"}, "finetuning": {"keras", "numpy"},
-    "benchmarking": {"keras", "numpy", "tensorflow", "onnxruntime"},
+    "peers": {"numpy", "pytorchcv", "torch"}, "contestants": {"keras", "numpy", "tensorflow", "onnxruntime"},
     "signals": {"keras", "numpy", "tensorflow", "rich"},
     "pyramid": {"keras"}, "inference": {"keras", "numpy"}, "savedmodel": {"numpy", "tensorflow"},
     "exporting": {"keras", "numpy", "tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
