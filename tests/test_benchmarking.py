@@ -161,7 +161,7 @@ def test_the_peers_step_is_nesterovs_with_weight_decay(peer):
     assert conv.is_contiguous(memory_format=torch.channels_last)
     assert torch.get_num_threads() == os.cpu_count()
     images, labels = seen[0], torch.arange(4).to(peer.device)
-    losses = [peer.step(images, labels) for _ in range(8)]
+    losses = [peer.step(images, labels) for _ in range(4)]
     assert losses[-1] < losses[0]
 
 
@@ -206,7 +206,7 @@ def test_what_predicts_is_compared_in_processes_of_their_own(tmp_path, capsys):
 def test_training_is_compared_over_backends_and_with_torch_in_whole_lines_and_quietly(tmp_path):
     names = ["PreActResNet20", "PreActResNet20@torch", "PreActResNet20@jax", "pytorchcv:preresnet20_cifar10",
              "keras.applications:MobileNetV2"]
-    arguments = [*names, "--against", "PreActResNet20:plain", "--train", "--precision", "mixed_bfloat16"]
+    arguments = [*names, "--against", "PreActResNet20:plain", "--train", "--precision", "float32"]
     arguments += ["--batch-size", "2", "--rounds", "2", "--seconds", "0.01", "--json", str(tmp_path / "b.json")]
     environment = {name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL",)}
     done = subprocess.run(
