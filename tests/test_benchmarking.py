@@ -204,11 +204,10 @@ def test_what_predicts_is_compared_in_processes_of_their_own(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_training_is_compared_over_backends_and_with_torch_in_whole_lines_and_quietly(tmp_path):
-    names = ["PreActResNet20", "PreActResNet20@torch", "PreActResNet20@jax", "pytorchcv:preresnet20_cifar10",
-             "keras.applications:MobileNetV2"]
-    arguments = [*names, "--against", "PreActResNet20:plain", "--train", "--precision", "float32"]
+    names = ["PreActResNet20@torch", "PreActResNet20:plain@jax", "pytorchcv:preresnet20_cifar10"]
+    arguments = [*names, "--against", "PreActResNet20:plain", "--train"]
     arguments += ["--batch-size", "2", "--rounds", "2", "--seconds", "0.01", "--json", str(tmp_path / "b.json")]
-    environment = {name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL",)}
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [sys.executable, "-m", "keras_preact.cli", "benchmark", *arguments], capture_output=True, text=True,
         env=environment | {"COLUMNS": "40"},
@@ -219,7 +218,7 @@ def test_training_is_compared_over_backends_and_with_torch_in_whole_lines_and_qu
     assert [line[:2] for line in lines] == [[name, "2"] for name in names]
     assert lines[0][3].strip() == "1.00 (1.00 to 1.00)"
     found = json.loads((tmp_path / "b.json").read_text())
-    assert [m["backend"] for m in found] == [keras.backend.backend()] * 2 + ["torch", "jax", "torch", "tensorflow"]
+    assert [m["backend"] for m in found] == [keras.backend.backend(), "torch", "jax", "torch"]
     assert all(len(m["speeds"]["2"]) == 2 and m["memory"] > 1e8 and not m["error"] for m in found)
 
 
