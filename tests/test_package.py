@@ -38,7 +38,8 @@ OUTSIDE = {
     "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},
     "zoo/publishing": {"huggingface_hub"}, "zoo/importers": {"h5py", "safetensors", "torch"},
     "paper/signals": {"tensorflow", "rich"},
-    "benchmarking": {"tensorflow", "onnxruntime"}, "cli": {"PIL", "click", "rich"},
+    "benchmarking/peers": {"pytorchcv", "torch"}, "benchmarking/contestants": {"tensorflow", "onnxruntime"},
+    "cli": {"PIL", "click", "rich"},
 }
 
 

@@ -6,12 +6,13 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from keras_preact._support.processes import quietly
 
 DEFAULT = "PreActResNet20", "cifar10"  # network and weights
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -39,23 +40,10 @@ def start_backend() -> None:
             raise OSError("Keras needs a backend: pip install 'keras_preact[tensorflow]', or install jax or torch.")
         if installed[0] != BACKENDS[0]:
             os.environ["KERAS_BACKEND"] = installed[0]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on CPUs without instructions for neural networks, whose convs it speeds up, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # Some messages come before TensorFlow reads any level, straight to the file descriptor.
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            importlib.import_module("keras")
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quietly():
+        importlib.import_module("keras")
 
 
 def of_network(name: str = "model") -> Callable:
@@ -145,8 +133,10 @@ def image_files(path: Path) -> list[Path]:
     return files
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], total: Iterable[str] | None = None) -> None:
-    """Prints a table of plain text, as wide as it is where no terminal shows it, and `total` below a line."""
+def print_table(
+    columns: Iterable[str], rows: Iterable[Iterable[str]], total: Iterable[str] | None = None, whole: bool = False
+) -> None:
+    """Prints a table of plain text, `total` below a line; lines are not broken if `whole`, or without a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -161,8 +151,8 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], total: It
     if total is not None:
         table.add_section()
         table.add_row(*map(Text, total))
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if known else WIDE).print(table)
+    fits = not whole and (sys.stdout.isatty() or "COLUMNS" in os.environ)
+    Console(width=None if fits else WIDE).print(table)
 
 
 def print_json(value: Any) -> None:
