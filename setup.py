@@ -15,12 +15,13 @@ extras = {
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
     "convert": ["torch"],
+    "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }
 # The zoos that importers are held against, and what two of them need to run on a Keras of today.
 peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
 extras["test"] = [
     *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
-    *extras["openvino"], *extras["convert"], "tensorflow-serving-api", "torch==2.13.0", *peers,
+    *extras["openvino"], *extras["convert"], *extras["docs"], "tensorflow-serving-api", "torch==2.13.0", *peers,
     "build", "pytest>=8", "pytest-xdist", "ruff", "setuptools>=77", "wheel",
 ]
 
@@ -46,9 +47,17 @@ setup(
         "keras_preact.weights": ["*.json", "*.csv", "*.h5", "*.md", "records/*/*"],
     },
     entry_points={"console_scripts": ["keras-preact=keras_preact.cli:main"]},
+    keywords="keras tensorflow jax pytorch resnet pre-activation image-classification pretrained-weights model-zoo",
+    author="The keras_preact authors",
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

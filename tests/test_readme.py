@@ -1,4 +1,4 @@
-"""What the README says works, run as it stands there."""
+"""What the README and the documentation say works, run as it stands there."""
 import json
 import re
 from pathlib import Path
@@ -10,12 +10,17 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
+from keras_preact.cli import command
 from keras_preact.data.preprocessing import LABELS
 from keras_preact.networks.architectures import CONFIGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCKS = [
+    pytest.param(block, id=f"{page} {i}")
+    for page, text in PAGES.items() for i, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def repository():
     ))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.sub(r"\W+", " ", block)[:40])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.filterwarnings("ignore:.*all layers but 'predictions' were loaded:UserWarning")
 def test_python_blocks_run(block, sample, capsys, request):
     if "from_hub" in block:
@@ -52,8 +57,22 @@ def test_python_blocks_run(block, sample, capsys, request):
     exec(block, {})
     if "decode_predictions" in block:
         assert re.search(r"\[\[\('cat', 0\.\d+\), ", capsys.readouterr().out)
-    if ".save(" in block:
+    if "cifar100.keras" in block:
         assert keras.saving.load_model(sample / "cifar100.keras").output_shape == (None, 100)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_commands_lead_somewhere(page):
+    """Relative links have their files, and commands the verbs that there are."""
+    text, folder = PAGES[page], ROOT if page == "README" else ROOT / "docs"
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (folder / link).exists(), link
+    for verb in re.findall(r"^keras-preact (\w+)", text, re.MULTILINE):
+        assert verb in command.commands, verb
 
 
 def test_the_output_shown_is_the_output_printed(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Print the README's tables: our results, from results.csv, and the published ImageNet errors, from published.csv.
+"""Print the tables of the documents: our results, from results.csv, and published ImageNet errors, from published.csv.
 
     python weights/tables.py
 """
