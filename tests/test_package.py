@@ -36,7 +36,8 @@ OUTSIDE = {
     "exporting/runtimes": {"tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
     "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},
     "zoo/publishing": {"huggingface_hub"}, "zoo/importers": {"h5py", "safetensors", "torch"},
-    "paper/signals": {"tensorflow", "rich"}, "benchmarking": {"tensorflow", "onnxruntime"}, "cli": {"PIL", "click", "rich"},
+    "paper/signals": {"tensorflow", "rich"}, "benchmarking": {"tensorflow", "onnxruntime"},
+    "cli": {"PIL", "click", "rich"},
 }
 
 
