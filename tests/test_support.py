@@ -1,0 +1,52 @@
+"""Writing whole or not at all, and drawing without pyplot."""
+import sys
+
+import pytest
+
+from keras_preact._support import atomic
+from keras_preact._support.drawing import drawing
+
+
+def test_a_file_is_whole_before_it_is_at_its_place(tmp_path):
+    path, seen = tmp_path / "run.weights.h5", []
+    path.write_text("old")
+
+    def write(new):
+        assert new.name == path.name  # Keras goes by how a name ends
+        new.write_text("new")
+        seen.extend([path.read_text(), new.stat().st_ino])
+
+    atomic.replace(path, write)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("new", [path])
+    assert seen == ["old", path.stat().st_ino]  # renamed, not copied
+
+
+def test_what_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "log.csv"
+    atomic.write_csv(path, [{"epoch": 1, "loss": "0.5"}])
+
+    def fail(new):
+        new.write_text("ep")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        atomic.replace(path, fail)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("epoch,loss\n1,0.5\n", [path])
+
+
+def test_folders_that_were_made_for_nothing_are_removed(tmp_path):
+    with pytest.raises(KeyError), atomic.staged(tmp_path / "a" / "b"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_needs_no_pyplot(tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setattr(matplotlib, "use", None)
+    with drawing(tmp_path / "a.png", 1, 2, figsize=(4, 2)) as (left, right):
+        left.plot([1, 2])
+        right.plot([2, 1])
+    content = (tmp_path / "a.png").read_bytes()
+    # Width and height of a PNG stand after its signature and the name of its first chunk.
+    assert [int.from_bytes(content[i:i + 4], "big") for i in (16, 20)] == [400, 200]
