@@ -22,7 +22,7 @@ OUTSIDE = {
     "units": {"keras"}, "networks": {"keras"}, "simplification": {"keras", "numpy"}, "costs": set(),
     "preprocessing": {"keras", "numpy", "PIL"}, "hub": {"huggingface_hub"}, "pretrained": {"h5py", "numpy"},
     "models": {"keras"}, "importers": {"h5py", "keras", "numpy", "safetensors", "torch"},
-    "recipes": {"keras", "numpy"}, "augmentation": {"tensorflow"},
+    "recipes": {"keras", "numpy"}, "augmentation": {"numpy", "PIL", "tensorflow"},
     "streams": {"keras", "numpy", "tensorflow", "tensorflow_datasets"},
     "datasets": {"keras", "numpy", "tensorflow_datasets"}, "distribution": {"keras", "tensorflow", "jax"},
     "runs": {"matplotlib"}, "card": {"huggingface_hub"}, "publishing": {"huggingface_hub", "keras", "numpy"},
