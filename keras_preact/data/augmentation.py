@@ -2,9 +2,12 @@
 
 Functions are stateless: the same seed, an int32 tensor of shape (2,), gives the same image.
 """
+import io
 import math
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 # Of scale jitter: the shorter side of an image, 256 to 480 pixels for a crop of 224, over the side of the crop.
 SCALES = 256 / 224, 480 / 224
@@ -54,32 +57,34 @@ def fold(seed, i):
     return tf.random.experimental.stateless_fold_in(seed, i)
 
 
-def scale_window(height, width, seed):
+def scale_window(shape, seed):
     """Returns (top, left, height, width) of the square that scale jitter crops (Sec. 3.4 of [1]).
 
     To cut it from the image and resize it is to resize the image, its shorter side to a random length, and to crop it.
+
+    Args:
+        shape: int32 tensor, (height, width) of the image.
+        seed: int32 tensor of shape (2,).
     """
-    scale, top, left = tf.unstack(_uniform(seed, 0, (3,)))
-    side = _pixels(tf.cast(tf.minimum(height, width), "float32") / _between(scale, *SCALES))
-    return _offset(top, height - side), _offset(left, width - side), side, side
+    part = _uniform(seed, 0, (3,))
+    side = _pixels(tf.cast(tf.reduce_min(shape), "float32") / _between(part[0], *SCALES))
+    return _placed(tf.fill((2,), side), shape, part[1:])
 
 
-def area_window(height, width, seed):
+def area_window(shape, seed):
     """Returns (top, left, height, width) of a crop of random area and aspect ratio (Szegedy et al. 2015).
 
-    As Facebook's Torch code draws it: the first of ten attempts that fits, or else the central square.
+    As Facebook's Torch code draws it: the first of ten attempts that fits, or else the central square. Takes what
+    `scale_window` takes.
     """
-    area, aspect, turned, top, left = tf.unstack(_uniform(seed, 0, (5, ATTEMPTS)))
-    area = tf.cast(height * width, "float32") * _between(area, *AREAS)
+    area, aspect, turned, *corner = tf.unstack(_uniform(seed, 0, (5, ATTEMPTS)))
+    area = tf.cast(tf.reduce_prod(shape), "float32") * _between(area, *AREAS)
     aspect = _between(aspect, *ASPECTS)
     aspect = tf.where(turned < 0.5, 1 / aspect, aspect)
-    heights, widths = _pixels(tf.sqrt(area / aspect)), _pixels(tf.sqrt(area * aspect))
-    fits = (heights <= height) & (widths <= width)
-    first, side = tf.argmax(fits), tf.minimum(height, width)
-    h, w = heights[first], widths[first]
-    drawn = _offset(top[first], height - h), _offset(left[first], width - w), h, w
-    central = (height - side) // 2, (width - side) // 2, side, side
-    return tuple(tf.where(tf.reduce_any(fits), d, c) for d, c in zip(drawn, central))
+    drawn = _pixels(tf.sqrt(tf.stack([area / aspect, area * aspect], 1)))
+    sizes = tf.concat([drawn, tf.fill((1, 2), tf.reduce_min(shape))], 0)
+    first = tf.argmax(tf.reduce_all(sizes <= shape, 1))
+    return _placed(sizes[first], shape, tf.pad(tf.stack(corner, 1), [(0, 1), (0, 0)], constant_values=0.5)[first])
 
 
 WINDOWS = {"scale_jitter": scale_window, "scale_aspect": area_window}
@@ -89,22 +94,22 @@ def crop_encoded(encoded, window, side, seed):
     """Returns a random window of an encoded image, resized, and flipped at random: float32 (side, side, 3), 0 to 255.
 
     Args:
-        encoded: scalar string tensor, a JPEG, PNG, GIF, BMP or WebP file; of a JPEG the window alone is decoded.
+        encoded: scalar string tensor, a file: a JPEG, of which the window alone is decoded, or what else Pillow reads.
         window: a function of `WINDOWS`.
         side: of the crop in pixels; the window is resized to it bicubically, with antialiasing.
         seed: int32 tensor of shape (2,).
     """
-    def jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
-        box = tf.stack(window(height, width, seed))
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
-
-    def other():
-        image = decode(encoded)
-        top, left, height, width = window(tf.shape(image)[0], tf.shape(image)[1], seed)
-        return image[top:top + height, left:left + width]
-
-    image = tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), (None, None, 3))
+    jpeg = tf.io.is_jpeg(encoded)
+    shape = tf.cond(
+        jpeg, lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.numpy_function(_shape, [encoded], "int32", stateful=False),
+    )
+    box = window(tf.ensure_shape(shape, (2,)), seed)
+    image = tf.cond(
+        jpeg, lambda: tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.numpy_function(_crop, [encoded, box], "uint8", stateful=False),
+    )
+    image = tf.ensure_shape(image, (None, None, 3))
     # To reverse float32 takes as long as to resize.
     image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, _uniform(seed, 1) < 0.5, False]))
     return tf.clip_by_value(tf.image.resize(image, (side, side), "bicubic", antialias=True), 0, 255)
@@ -147,6 +152,17 @@ def change_colours(image, matrix, offset):
     return tf.reshape(changed, image.shape)
 
 
+def _shape(encoded):
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.array([image.height, image.width], "int32")
+
+
+def _crop(encoded, box):
+    top, left, height, width = box.tolist()
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height)))
+
+
 def _uniform(seed, i, shape=()):
     return tf.random.stateless_uniform(shape, fold(seed, i))
 
@@ -159,5 +175,6 @@ def _pixels(length):
     return tf.maximum(tf.cast(tf.round(length), "int32"), 1)
 
 
-def _offset(part, most):
-    return tf.cast(part * tf.cast(most + 1, "float32"), "int32")
+def _placed(size, shape, part):
+    room = tf.cast(shape - size + 1, "float32")
+    return tf.concat([tf.cast(part * room, "int32"), size], 0)
