@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: of the command; default those of this process.
     """
-    settings = {}
+    settings: dict[str, bool] = {}
     try:
         return command.main(arguments, "keras-preact", standalone_mode=False, obj=settings) or 0
     except click.ClickException as error:

@@ -144,8 +144,8 @@ def print_table(
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        justify = "right" if column in ("Parameters", "Multiply-adds") else "left"
-        table.add_column(Text(column), justify=justify, overflow="fold")
+        number = column in ("Parameters", "Multiply-adds")
+        table.add_column(Text(column), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # a text of its own is no markup: "[ours]" stays
     if total is not None:
