@@ -38,12 +38,64 @@ def test_npz_of_a_known_data_set_takes_its_labels_and_statistics(tmp_path):
     ({"x_train": np.zeros((64, 4, 4, 3))}, "x_train must be uint8 images.*float64 of shape"),
     ({"y_train": np.zeros(63, int)}, r"an integer label for each of the 64 images.*\(63,\)"),
     ({"y_train": np.zeros(64)}, "integer label.*float64"),
+    ({"y_train": np.array(["cat"] * 64)}, "integer label.*, their classes numbered from 0. Received: <U3"),
+    ({"x_test": np.zeros((8, 5, 4, 3), "uint8")}, r"one shape.*Received: \(4, 4, 3\) and \(5, 4, 3\) in arrays"),
+    ({"x_test": np.zeros((8, 4, 4, 1), "uint8")}, r"one shape.*Received: \(4, 4, 3\) and \(4, 4, 1\)"),
+    ({"x_test": np.zeros((0, 4, 4, 3), "uint8"), "y_test": np.zeros(0, int)}, r"x_test .*one or more.*\(0, 4, 4, 3\)"),
+    ({"x_train": np.zeros((0, 4, 4, 3), "uint8"), "y_train": np.zeros(0, int)}, "x_train .*one or more"),
+    ({"y_train": np.array([255, *range(63)]) % 256}, "without gaps. Received: no image of class 63, and 255 as the large"),
+    ({"y_train": np.array([10**9] + [0] * 63)}, "without gaps. Received: no image of class 1, and 1000000000 as the"),
+    ({"y_train": np.full(64, -1)}, "between 0 and 0. Received: -1"),
+    ({"class_names": ["a", "b", "c"]}, r"between 0 and 2. Received: 3 as y_train\[3\]"),
+    ({"class_names": ["a", "b", "a", "c"]}, "class_names must be a text for each class, no two the same"),
+    ({"class_names": [1, 2, 3, 4]}, "class_names must be a text for each class"),
     ({"y_test": np.array([0, 1, 9, 0, 0, -1, 0, 0])}, r"between 0 and 3. Received: 9 as y_test\[2\] .*, and 1 more"),
 ])
 def test_arrays_that_do_not_belong_together_are_refused(change, pattern):
     given = {k: v for k, v in (arrays() | change).items() if v is not None}
     with pytest.raises(ValueError, match=pattern):
         datasets.load(given)
+
+
+def test_classes_may_have_names_and_then_no_training_images():
+    data = datasets.load(arrays() | {"class_names": ["a", "b", "c", "d", "e"]})
+    assert data.labels == tuple("abcde")
+
+
+def test_files_that_hold_no_arrays_are_refused(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **arrays())
+    whole = path.read_bytes()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    cases = {
+        whole[:-40]: "cannot be read as an .npz file", whole[:60] + bytes(80) + whole[140:]: "cannot be read as an .npz",
+        b"": "cannot be read as an .npz", b"hello" * 9: "cannot be read as an .npz",
+        (tmp_path / "one.npy").read_bytes(): "holds one array, as np.save writes it",
+    }
+    for content, message in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"data.npz {message}"):
+            datasets.load(path)
+    np.savez(path, **arrays() | {"y_test": np.array([None] * 8)})
+    with pytest.raises(ValueError, match="data.npz cannot be read as an .npz file of plain arrays"):
+        datasets.load(path)
+    for wrong in (((1, 2), (3, 4)), np.zeros(3), None):
+        with pytest.raises(ValueError, match="`data` must be a dict of x_train, y_train, x_test, y_test, a path"):
+            datasets.load(wrong)
+
+
+def test_targets_take_a_row_for_each_image_of_a_batch_and_no_table():
+    classes = 50_000  # of which a table would take 10 GB
+    names = [f"class {i}" for i in range(classes)]
+    data = datasets.load(arrays() | {"y_train": np.arange(64) + 49_000, "class_names": names})
+    recipe = dataclasses.replace(RECIPE, label_smoothing=0.1, batch_size=4)
+    batches = TrainingBatches(data, recipe, seed=0)
+    targets = batches[0][1]
+    assert targets.shape == (4, classes) and targets.dtype == "float32"
+    assert sorted(set(targets.ravel().tolist())) == [np.float32(0.1 / classes), np.float32(0.9 + 0.1 / classes)]
+    assert (targets.argmax(1) >= 49_000).all()
+    x, y = data.validation(3)["validation_data"][2]
+    assert x.shape == (2, 4, 4, 3) and y.shape == (2, classes) and y[0, 6 % 4] == y[1, 7 % 4] == 1 and y.sum() == 2
 
 
 def test_hold_out_takes_training_images_at_even_distances():

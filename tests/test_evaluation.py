@@ -1,7 +1,10 @@
 """Errors counted by hand."""
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_preact as kp
 from keras_preact.data import datasets
@@ -56,6 +59,70 @@ def test_images_are_preprocessed_as_those_the_model_was_trained_on(data):
     evaluation.evaluate(model, data)
     evaluation.evaluate(model, data, IDENTITY)
     np.testing.assert_allclose([x.max() for x in seen], [(10 - 1) / 0.5, 10], rtol=1e-6)
+
+
+def named(*labels):
+    """The network that knows by the brightest column which of the classes `labels` an image is of."""
+    model = brightest_column(6)
+    model.labels = labels or None
+    return model
+
+
+def columns(labels, order):
+    """Data of an image for each of the columns 0 to 5; its class is that of `order`, by number among `labels`."""
+    images = np.zeros((6, 4, 6, 1), "uint8")
+    for i in range(6):
+        images[i, :, i] = 10
+    return datasets.Data("d", images, np.array(order), images, np.array(order), labels, IDENTITY)
+
+
+@pytest.mark.parametrize("ours, labels, order, note", [
+    # Folders named by numbers, in the order of their names; image i is of class number i.
+    ("012345", ("0", "1", "2", "3", "4", "5"), [0, 1, 2, 3, 4, 5], None),
+    ("abcdef", ("f", "e", "d", "c", "b", "a"), [5, 4, 3, 2, 1, 0], None),
+    ("", ("1", "0", "2", "3", "5", "4"), [1, 0, 2, 3, 5, 4], "joined by their numbers: d does not name them"),
+    ("abcdef", ("1", "0", "2", "3", "5", "4"), [1, 0, 2, 3, 5, 4], "joined by their numbers: d does not name them"),
+    ("", ("f", "e", "d", "c", "b", "a"), [0, 1, 2, 3, 4, 5], "joined by position: the network does not name them"),
+    ("aacdef", ("a", "a", "c", "d", "e", "f"), [0, 1, 2, 3, 4, 5], None),
+])
+def test_classes_are_joined_by_name(ours, labels, order, note):
+    report = evaluation.evaluate(named(*ours), columns(labels, order))
+    assert report.wrong == 0 and report.labels == labels and (report.confusion == np.eye(6)).all()
+    assert len(report.notes) == bool(note) and all(note in text for text in report.notes)
+
+
+def test_classes_of_other_names_are_refused():
+    with pytest.raises(ValueError, match=r"only the network has \['f'\], only d has \['x'\].*set `model.labels` to"):
+        evaluation.evaluate(named(*"abcdef"), columns(tuple("xabcde"), range(6)))
+
+
+def test_wordnet_ids_are_names_of_imagenet():
+    ids = datasets.LABELS["imagenet_wordnet_ids"]
+    data = SimpleNamespace(name="d", labels=ids[::-1])
+    order, notes = evaluation._joined(datasets.LABELS["imagenet"], data)
+    assert order[:2] == [999, 998] and notes == ()
+
+
+def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
+    """The left half of a photograph of 80x40 pixels is black: what a crop of 10x20 sees of it follows from `resize`."""
+    for name, size in (("a", (80, 40)), ("b", (40, 80))):
+        pixels = np.zeros((*size[::-1], 3), "uint8")
+        pixels[:, size[0] // 2:] = 255
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    seen = []
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    model.predict_on_batch = lambda x: seen.append(x) or np.zeros((len(x), 2))
+    preprocessing = kp.Preprocessing((0.0,) * 3, (1 / 255,) * 3, (8, 8), 0.875, "nearest")
+    report = evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=20, views="ten_crop")
+    assert report.crop == (10, 20) and all(x.shape == (2, 10, 20, 3) for x in seen)
+    # Resized to 40x20 and 20x40: the crop at the left edge is all black, and half black.
+    corner = np.asarray(seen[2])
+    assert corner[0].max() == 0 and corner[1, :, :10].max() == 0 and corner[1, :, 10:].min() == 255
+    assert report.notes[0].startswith("Every fifth image of each class, by name, is a test image")
+    with pytest.raises(ValueError, match="`resize` must be at least the crop, 20. Received: 19"):
+        evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=19)
 
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():

@@ -107,3 +107,124 @@ def test_only_batch_norm_that_is_not_frozen_is_recalibrated(model):
     kp.freeze(model)
     with pytest.raises(ValueError, match=r"has none: call unfreeze\(model, bn='trained'\)"):
         kp.recalibrate(model, images)
+
+
+def inside(model, kind):
+    """`model` without its head inside another one, with a head named "head"."""
+    base = keras.Model(model.input, model.get_layer("avg_pool").output, name="base")
+    head = keras.layers.Dense(3, "softmax", name="head")
+    if kind == "sequential":
+        return keras.Sequential([keras.Input((8, 8, 3)), base, head])
+    inputs = keras.Input((8, 8, 3))
+    if kind == "deep":
+        base = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1.0), base])
+    return keras.Model(inputs, head(base(inputs, training=False) if kind == "inference" else base(inputs)))
+
+
+def weights(model):
+    """{layer/weight: value} of the network and the head inside `model`."""
+    return {"/".join(v.path.split("/")[-2:]): keras.ops.convert_to_numpy(v) for v in model.weights}
+
+
+def changed_by_training(model):
+    before = weights(model)
+    fitted(model)
+    return {name for name, value in weights(model).items() if not np.array_equal(before[name], value)}
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional", "deep"])
+def test_networks_inside_others_are_frozen_and_trained(model, kind):
+    whole = inside(model, kind)
+    assert kp.freeze(whole, "head") == ["head"]
+    assert changed_by_training(whole) == {"head/kernel", "head/bias"}
+    trained = kp.freeze(whole, "stage3")
+    assert {name.split("_")[0] for name in trained} == {"stage3", "head"} and not any("bn" in name for name in trained)
+    assert {name.split("/")[0] for name in changed_by_training(whole)} == set(trained)
+    whole.trainable = False  # as users freeze a base
+    kp.unfreeze(whole, bn="trained")
+    assert {name.split("_")[0].split("/")[0] for name in changed_by_training(whole)} == {
+        "stem", "stage1", "stage2", "stage3", "closing", "head"
+    }
+    with pytest.raises(ValueError, match="'stem', 'stage1', 'stage2', 'stage3', 'closing', 'head'. Received: 'predic"):
+        kp.freeze(whole)
+
+
+def test_batch_norm_inside_a_layer_of_ones_own_is_frozen():
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="block")
+            self.conv, self.bn = keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()
+
+        def call(self, x, training=None):
+            return self.bn(self.conv(x), training=training)
+
+    whole = keras.Sequential([keras.Input((8, 8, 3)), Block(), keras.layers.GlobalAveragePooling2D(),
+                              keras.layers.Dense(3, "softmax", name="head")])
+    assert kp.freeze(whole, "block") == ["block", "head"]
+    assert not whole.layers[0].bn.trainable_weights and len(whole.layers[0].trainable_weights) == 2
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional", "deep", "inference"])
+def test_networks_inside_others_are_recalibrated(model, kind):
+    images = np.random.default_rng(1).normal(1, 2, (7, 8, 8, 3)).astype("float32")
+    norm, kernel = model.get_layer("stem_bn"), keras.ops.convert_to_numpy(model.get_layer("stem_conv").kernel)
+    whole = inside(model, kind)
+    before = weights(whole)
+    kp.recalibrate(whole, images, batch_size=3)
+    for statistic, expected in zip((norm.moving_mean, norm.moving_variance), moments(images, kernel), strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(statistic), expected, rtol=1e-4, atol=1e-5)
+    for name, value in weights(whole).items():
+        assert np.array_equal(value, before[name]) != ("moving" in name), name
+
+
+def test_a_layer_that_is_used_twice_has_the_statistics_of_both_uses():
+    inputs = keras.Input((1, 1, 1))
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(inputs, keras.layers.Add()([norm(inputs), norm(keras.layers.Rescaling(1, 10)(inputs))]))
+    kp.recalibrate(model, np.float32([1, 3]).reshape(2, 1, 1, 1))
+    # Of 1, 3, 11 and 13: mean 7, variance 26.
+    assert float(norm.moving_mean[0]) == pytest.approx(7, rel=1e-5)
+    assert float(norm.moving_variance[0]) == pytest.approx(26, rel=1e-5)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        return self.images[4 * i:4 * i + 4], np.zeros(len(self.images[4 * i:4 * i + 4]))
+
+
+def test_images_come_as_fit_takes_them(model):
+    images = np.random.default_rng(1).normal(1, 2, (7, 8, 8, 3)).astype("float32")
+    labels = np.zeros(7)
+    kernel, norm = keras.ops.convert_to_numpy(model.get_layer("stem_conv").kernel), model.get_layer("stem_bn")
+    for given in (
+        [(images[:4], labels[:4]), (images[4:], labels[4:])], [[images[:4], labels[:4]], [images[4:], labels[4:]]],
+        [(images, labels, labels)], [(images,)], Batches(images),
+    ):
+        norm.moving_mean.assign(np.zeros(4))
+        kp.recalibrate(model, given)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(norm.moving_mean), moments(images, kernel)[0], rtol=1e-4,
+                                   atol=1e-5)
+    before = helpers.weights_of(model)
+    for wrong, received in (((images, labels), r"\(7,\)"), ([images[0]], r"\(8, 8, 3\)"), ([{"x": 1}], "dict")):
+        with pytest.raises(ValueError, match=rf"\(images, 8, 8, 3\), alone or with labels. Received: {received}"):
+            kp.recalibrate(model, wrong)
+        assert all(np.array_equal(value, before[name]) for name, value in helpers.weights_of(model).items())
+
+
+def test_a_tensorflow_data_set_is_taken_and_an_endless_one_refused(model):
+    tf = pytest.importorskip("tensorflow")
+    images = np.random.default_rng(1).normal(1, 2, (7, 8, 8, 3)).astype("float32")
+    kernel, norm = keras.ops.convert_to_numpy(model.get_layer("stem_conv").kernel), model.get_layer("stem_bn")
+    data = tf.data.Dataset.from_tensor_slices((images, np.zeros(7))).batch(4)
+    with pytest.raises(ValueError, match=r"must end, and this data set repeats itself: give images.take\(batches\)"):
+        kp.recalibrate(model, data.repeat())
+    kp.recalibrate(model, data)
+    expected = moments(images, kernel)[1]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(norm.moving_variance), expected, rtol=1e-4)

@@ -61,6 +61,42 @@ def test_pretrained_weights_are_kept():
     assert all(a is b for a, b in zip(pyramid.weights, model.weights, strict=True))
 
 
+def nested(base, *head):
+    """`base` under `head`, as a Sequential, as a layer of another model, and two models deep."""
+    first, second = (keras.Input(base.input_shape[1:]) for _ in range(2))
+    stacked = keras.Sequential([keras.Input(base.input_shape[1:]), base, *head])
+    one = keras.Model(first, keras.Sequential(head)(base(first, training=False)))
+    return {"sequential": stacked, "functional": one, "deep": keras.Model(second, keras.layers.Identity()(one(second)))}
+
+
+def small_head(activation=None):
+    pool, drop = keras.layers.GlobalAveragePooling2D(), keras.layers.Dropout(0.5)
+    return pool, drop, keras.layers.Dense(5, activation, name="head")
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional", "deep"])
+def test_networks_inside_others_have_the_maps_and_the_heat_of_the_network(kind):
+    base = ResNet(tiny(), include_top=False, input_shape=(16, 12, 3))
+    randomize(base, 0)
+    model = nested(base, *small_head("softmax"))[kind]
+    images = images_like((16, 12, 3), 3)
+    for name, maps in kp.feature_pyramid(base)(images).items():
+        np.testing.assert_array_equal(kp.feature_pyramid(model)(images)[name], maps)
+    heat, classes = kp.grad_cam(model, images, [1, 0, 4])
+    kernel = model.get_weights()[-2] if kind == "sequential" else next(w for w in model.weights if w.shape == (8, 5))
+    expected = np.maximum(np.einsum("nhwc,cn->nhw", outputs_of(base, images), np.asarray(kernel)[:, [1, 0, 4]]), 0)
+    np.testing.assert_allclose(heat * expected.max((1, 2), keepdims=True), expected, atol=1e-5)
+
+
+def test_of_two_networks_there_is_no_pyramid():
+    base, other = (ResNet(tiny(), include_top=False, input_shape=(16, 16, 3), name=name) for name in ("one", "two"))
+    a, b = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
+    for second in (base, other):
+        both = keras.Model([a, b], keras.layers.Concatenate()([base(a), second(b)]))
+        with pytest.raises(ValueError, match=r"one network that is used once.*give one of them, model.get_layer"):
+            kp.feature_pyramid(both)
+
+
 def test_a_model_without_units_has_no_pyramid():
     inputs = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match="must have residual units, which end with an Add layer. Received: plain"):

@@ -214,19 +214,78 @@ def test_features_are_what_the_classifier_takes(signatures, model):
     np.testing.assert_allclose(logits / logits.sum(1, keepdims=True), expected, atol=1e-5)
 
 
-def test_a_network_computed_by_hand(tmp_path):
+def by_hand(kernel, bias, activation=None):
+    """A network of 2x2 images that sees 1, 0 and 2 in a pixel of (255, 102, 51)."""
     inputs = keras.Input((2, 2, 3))
-    # Its outputs are logits, and are served as probabilities.
-    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs))
-    model = keras.Model(inputs, outputs)
-    model.set_weights([np.float32([[1, 0], [2, 0], [4, 0]]), np.float32([0, 0.5])])
-    preprocessing = kp.Preprocessing((0.5, 0.4, 0.0), (0.5, 0.2, 0.1), (2, 2))
-    path = export_savedmodel(model, tmp_path / "hand", preprocessing=preprocessing, labels=["x", "y"], top=1).path
-    # (255/255 - 0.5) / 0.5 = 1, (102/255 - 0.4) / 0.2 = 0, (51/255 - 0) / 0.1 = 2: logits 1 + 0 + 8 and 0.5.
-    images = np.broadcast_to(np.uint8([255, 102, 51]), (1, 5, 4, 3))
-    outputs = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(images))
-    assert outputs["probabilities"].numpy()[0] == pytest.approx([1 / (1 + np.exp(-8.5)), 1 / (1 + np.exp(8.5))])
-    assert outputs["top_labels"].numpy().tolist() == [[b"x"]]
+    dense = keras.layers.Dense(len(bias), activation=activation)
+    model = keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs)), name="hand")
+    model.set_weights([np.float32(kernel), np.float32(bias)])
+    # (255/255 - 0.5) / 0.5 = 1, (102/255 - 0.4) / 0.2 = 0, (51/255 - 0) / 0.1 = 2.
+    model.preprocessing = kp.Preprocessing((0.5, 0.4, 0.0), (0.5, 0.2, 0.1), (2, 2))
+    return model
+
+
+def probabilities_by_hand(path):
+    images = tf.constant(np.broadcast_to(np.uint8([255, 102, 51]), (1, 5, 4, 3)))
+    outputs = tf.saved_model.load(str(path)).signatures["serving_default"](images=images)
+    return outputs["probabilities"].numpy()[0].tolist(), outputs["top_labels"].numpy().tolist()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("kernel, bias, own, given, expected", [
+    # Logits 1 + 0 + 8 and 0.5.
+    ([[1, 0], [2, 0], [4, 0]], [0, 0.5], None, "softmax", [sigmoid(8.5), sigmoid(-8.5)]),
+    ([[1, 0], [2, 0], [4, 0]], [-8, 0.5], None, "sigmoid", [sigmoid(1), sigmoid(0.5)]),
+    ([[1, 0], [2, 0], [4, 0]], [-8, 0.5], "sigmoid", None, [sigmoid(1), sigmoid(0.5)]),
+    ([[1, 0], [2, 0], [4, 0]], [-8, 0.5], "softmax", "softmax", [sigmoid(0.5), sigmoid(-0.5)]),
+    ([[-1], [2], [1]], [0], None, "sigmoid", [sigmoid(1)]),
+    ([[-1], [2], [1]], [-3], "sigmoid", None, [sigmoid(-2)]),
+])
+def test_networks_computed_by_hand(kernel, bias, own, given, expected, tmp_path):
+    model = by_hand(kernel, bias, own)
+    labels = ["x", "y"][:len(bias)]
+    path = export_savedmodel(model, tmp_path / "hand", labels=labels, top=1, activation=given).path
+    found, top = probabilities_by_hand(path)
+    assert found == pytest.approx(expected) and top == [[b"x"]]
+
+
+@pytest.mark.parametrize("classes, own, given, message", [
+    (1, None, None, "hand does not say what its 1 outputs mean.*activation='softmax' if they.*'sigmoid' if they"),
+    (2, None, None, "hand does not say what its 2 outputs mean"),
+    (1, None, "softmax", "one output, of which a softmax is always 1: give activation='sigmoid' if"),
+    (1, "softmax", None, "one output, of which a softmax is always 1"),
+    (2, "softmax", "sigmoid", "softmax or sigmoid, of which .* Received: activation='sigmoid'.*ends with 'softmax'"),
+    (2, "relu", None, "must end with logits, or with a softmax or sigmoid.*Received: .*ends with 'relu'"),
+    (2, "relu", "softmax", "must end with logits.*ends with 'relu'"),
+    (2, None, "tanh", "`activation` must be one of 'softmax', 'sigmoid'. Received: 'tanh'"),
+])
+def test_outputs_whose_meaning_is_not_known_are_refused(classes, own, given, message, tmp_path):
+    model = by_hand(np.ones((3, classes)), np.ones(classes), own)
+    with pytest.raises(ValueError, match=message):
+        export_savedmodel(model, tmp_path / "hand", labels=["x", "y"][:classes], activation=given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [
+    keras.layers.Softmax(), keras.layers.Activation("softmax"), keras.ops.softmax,
+    lambda x: keras.layers.Activation("linear")(keras.layers.Dropout(0.5)(keras.layers.Activation("softmax")(x))),
+])
+def test_activations_that_are_layers_of_their_own_are_seen(end, tmp_path):
+    model = by_hand([[1, 0], [2, 0], [4, 0]], [-8, 0.5])
+    whole = keras.Model(model.input, end(model.output))
+    path = export_savedmodel(whole, tmp_path / "hand", preprocessing=model.preprocessing, labels=["x", "y"]).path
+    assert probabilities_by_hand(path)[0] == pytest.approx([sigmoid(0.5), sigmoid(-0.5)])
+
+
+def test_what_is_exported_is_compared_with_the_model_that_was_given(tmp_path, monkeypatch):
+    right = preparation._probabilities
+    monkeypatch.setattr(preparation, "_probabilities", lambda outputs, activation: right(outputs, "softmax"))
+    model = by_hand([[1, 0], [2, 0], [4, 0]], [-8, 0.5])
+    with pytest.raises(ValueError, match="differs from the Keras model by 0.1"):
+        export_savedmodel(model, tmp_path / "hand", labels=["x", "y"], activation="sigmoid")
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

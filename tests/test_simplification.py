@@ -128,11 +128,37 @@ def test_large_offsets_stay():
     assert normalizations(check(model)) == ["stage1_unit2_bn1"]
 
 
-def test_a_layer_that_is_used_twice_is_refused():
+def test_layers_that_are_used_twice_stay():
     inputs = keras.Input((4,))
     dense = keras.layers.Dense(4, name="shared")
-    with pytest.raises(ValueError, match="used once can be simplified. 'shared' is not"):
-        simplify_for_inference(keras.Model(inputs, dense(dense(inputs))))
+    model = keras.Model(inputs, dense(dense(inputs)))
+    model.set_weights([np.diag([1, 2, 3, 4]).astype("float32"), np.float32([0, 0, 0, 1])])
+    # Twice the diagonal, and 4 times 1 plus 1.
+    assert outputs_of(simplify_for_inference(model), np.ones((1, 4), "float32")).tolist() == [[1, 4, 9, 21]]
+
+
+def test_a_network_that_is_used_twice_and_one_whose_layers_belong_to_another():
+    base = ResNet(NetworkConfig((2, 2), (4, 6)), include_top=False, pooling="avg", input_shape=(12, 12, 3))
+    randomize(base, 2, gamma_signs=(1,))
+    images = images_like((12, 12, 3))
+    first, second = keras.Input((12, 12, 3)), keras.Input((12, 12, 3))
+    twice = simplify_for_inference(keras.Model([first, second], keras.layers.Subtract()([base(first), base(second)])))
+    expected = outputs_of(base, images) - outputs_of(base, images + 1)
+    np.testing.assert_allclose(twice([images, images + 1]), expected, atol=1e-5)
+    # The layers of `again` have the nodes of `base` as their first ones.
+    x = again = keras.Input((12, 12, 3))
+    for layer in base.layers[1:3]:
+        x = layer(x)
+    assert normalizations(check(keras.Model(again, x))) == []
+
+
+def test_a_subclass_has_no_graph():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="own must be a functional model, or a Sequential one that starts with"):
+        simplify_for_inference(Own())
 
 
 def test_a_network_inside_another():
@@ -142,8 +168,7 @@ def test_a_network_inside_another():
     keras.Model(inputs, keras.layers.Dense(2)(base(inputs)))  # another model that uses it
     inputs = keras.Input((12, 12, 3))
     simple = check(keras.Model(inputs, keras.layers.Dense(3)(base(inputs))))
-    (inner,) = [layer for layer in simple.layers if isinstance(layer, keras.Model)]
-    assert len(normalizations(inner)) < len(normalizations(base))
+    assert len(normalizations(simple)) < len(normalizations(base))
 
 
 REPORT = """

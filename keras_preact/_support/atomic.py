@@ -4,7 +4,8 @@ import csv
 import os
 import secrets
 import shutil
-from pathlib import Path
+
+from keras_preact._support.paths import local
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def publish(new, target, overwrite):
 
 def replace(path, write):
     """Calls `write` with a path of the same name in a `staged` folder, and renames to `path` what it writes there."""
-    path = Path(path)
+    path = local("path", path)
     with staged(path.parent) as folder:
         new = folder / path.name
         write(new)

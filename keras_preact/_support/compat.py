@@ -5,13 +5,24 @@ Tried with Keras 3.15 and TensorFlow Datasets 4.9. Where one of them moves, this
 import keras
 
 
-def nodes_by_depth(model):
+def functional(operation):
+    """Returns the functional model that an operation is, or that a Sequential model has inside, or None."""
+    found = getattr(operation, "_functional", None) or operation
+    return found if hasattr(found, "_nodes_by_depth") else None
+
+
+def nodes_by_depth(functional):
     """Returns {depth: nodes} of a functional model.
 
     `model.layers` tells neither which tensors a layer was called on here nor that it was called twice, and a layer's
     own `input` may be that of another model.
     """
-    return model._nodes_by_depth
+    return functional._nodes_by_depth
+
+
+def sublayers(layer, recursive=False):
+    """Returns the layers that a layer or model holds, also as attributes; no public name tells those of a layer."""
+    return layer._flatten_layers(include_self=False, recursive=recursive)
 
 
 class BuiltOnZeros(keras.Model):

@@ -1,10 +1,10 @@
 """The verb that times networks against each other: benchmark."""
 import dataclasses
 import json
-from pathlib import Path
 
 import click
 
+from keras_preact._support.paths import local
 from keras_preact.cli.common import POSITIVE, on_keras, print_table
 
 
@@ -54,7 +54,7 @@ def benchmark(names, against, batch_size, train, precision, first_step, rounds, 
             _print_starts(found)
         print_table(("Network", "Batch", "Images/s", f"Over {names[0]}"), comparison.summary(found), whole=True)
     if json_file:
-        Path(json_file).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
+        local("json", json_file).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
     if plot:
         draw = comparison.plot_memory if first_step else comparison.plot
         draw(found, plot)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from keras_preact._support.paths import local
 from keras_preact._support.processes import quietly
 
 DEFAULT = "PreActResNet20", "cifar10"  # network and weights
@@ -99,7 +100,7 @@ def network(name: str | None, weights: str | None, input_shape: tuple | None = N
     from keras_preact.zoo import builders, hub
 
     keras.config.set_image_data_format("channels_last")
-    run = (Path(name) / runs.RUN).exists()
+    run = not hub.is_address(name) and (local("model", name) / runs.RUN).exists()
     if run or hub.is_address(name):
         if weights is not None:
             raise ValueError(f"{name} has weights of its own: leave out --weights. Received: {weights}")
@@ -121,8 +122,9 @@ def trained(name: str | None, weights: str | None) -> Any:
     return model
 
 
-def image_files(path: Path) -> list[Path]:
+def image_files(path: str) -> list[Path]:
     """Returns `path` itself, which may be "-", or, of a folder, the image files in it by name."""
+    path = local("path", path)
     if not path.is_dir():
         return [path]
     from PIL import Image

@@ -1,5 +1,4 @@
 """The verb that writes a network for production: export."""
-from pathlib import Path
 
 import click
 
@@ -13,9 +12,11 @@ from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras,
               help="Of a SavedModel the folder of versions, whose name it is served under; else the file.")
 @click.option("--version", type=POSITIVE, help="Of a SavedModel.  [default: the next]")
 @click.option("--calibration", metavar="DIR", help="Of litert_int8, a folder of images like those to come.")
+@click.option("--activation", type=click.Choice(["softmax", "sigmoid"]),
+              help="Of a network that gives logits.  [default: what its last layer says]")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 @on_keras
-def export(model, weights, format, output, version, calibration, overwrite):
+def export(model, weights, format, output, version, calibration, activation, overwrite):
     """Write a network for production, with its preprocessing and labels.
 
     NETWORK is the name of one, the output folder of a training run, or hf://owner/name.
@@ -27,8 +28,10 @@ def export(model, weights, format, output, version, calibration, overwrite):
     model = trained(model, weights)
     images = None
     if calibration:
-        images = np.stack([load_image(file, model.preprocessing) for file in image_files(Path(calibration))])
-    exported = export(model, output, format, version=version, calibration=images, overwrite=overwrite)
+        images = np.stack([load_image(file, model.preprocessing) for file in image_files(calibration)])
+    exported = export(
+        model, output, format, version=version, calibration=images, overwrite=overwrite, activation=activation
+    )
     click.echo(f"{exported.path}  {exported.size:,} bytes, at most {exported.disagreement:.1g} from the Keras model")
 
 

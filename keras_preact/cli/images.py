@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from keras_preact._support.paths import local
 from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras, trained
 
 BATCH = 64  # images
@@ -25,7 +26,7 @@ def classify(paths, model, weights, top, as_json):
     from rich.console import Console
     from rich.progress import Progress
 
-    files = [file for path in paths for file in image_files(Path(path))]
+    files = [file for path in paths for file in image_files(path)]
     width = max(len(str(file)) for file in files)
     failures = 0
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -106,7 +107,7 @@ def explain(image, model, weights, label, output):
 
     if output is None and image == "-":
         raise ValueError("Give --output, the name of a PNG file, for an image from standard input.")
-    target = Path(output or f"{Path(image).with_suffix('')}_grad_cam.png")
+    target = local("output", output or f"{Path(image).with_suffix('')}_grad_cam.png")
     if target.suffix.lower() != ".png":
         raise ValueError(f"--output must end in .png. Received: {target}")
     network = trained(model, weights)

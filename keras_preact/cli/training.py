@@ -92,7 +92,7 @@ def evaluate(model, weights, data, views, crop, resize, per_class, confusion, as
 
 
 def _told(report, published, per_class):
-    told = {name: getattr(report, name) for name in ("dataset", "views", "crop", "images", "wrong", "wrong5")}
+    told = {name: getattr(report, name) for name in ("dataset", "views", "crop", "images", "wrong", "wrong5", "notes")}
     told |= {"top1_error": report.top1_error, "top5_error": report.top5_error, "published": published}
     if per_class:
         told["per_class"] = [
@@ -107,6 +107,8 @@ def _print(report, published, per_class):
         f"{report.top1_error:.2f} % top-1 and {report.top5_error:.2f} % top-5 error: {report.wrong} and "
         f"{report.wrong5} of {report.images} test images of {report.dataset}, {by(report.crop)}, views: {report.views}"
     )
+    for note in report.notes:
+        click.echo(f"  {note}")
     for row in published:
         errors = " / ".join(filter(None, (row["top1_error"], row["top5_error"])))
         click.echo(f"  published: {errors} % ({row['source']}, crop {row['crop']}; {row['reference']})")

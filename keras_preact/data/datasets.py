@@ -6,16 +6,28 @@ batches it would have seen.
 import dataclasses
 import importlib.util
 import os
-from pathlib import Path
+import zipfile
+import zlib
 
 import keras
 import numpy as np
 
 from keras_preact._support import compat
+from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
-from keras_preact.data.streams import Files, Records, Stream, held_out, naming_unreadable, read_views, tensorflow
+from keras_preact.data.streams import (
+    Files,
+    Records,
+    Stream,
+    held_out,
+    naming_unreadable,
+    one_hot,
+    read_views,
+    tensorflow,
+)
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+CLASS_NAMES = "class_names"
 HOLDOUT = 5000
 
 
@@ -29,6 +41,7 @@ class Data:
         y_train, y_test: integer labels of shape (n,).
         labels: the name of each class.
         preprocessing: mean and std of the training images, and their size.
+        notes: what there is to know of what is measured on it, a sentence each.
     """
 
     name: str
@@ -38,6 +51,7 @@ class Data:
     y_test: np.ndarray
     labels: tuple
     preprocessing: Preprocessing
+    notes: tuple = ()
 
     @property
     def train_images(self):
@@ -63,7 +77,7 @@ class Data:
         held = held_out(self.train_images, images)
         return dataclasses.replace(
             self, x_train=self.x_train[~held], y_train=self.y_train[~held],
-            x_test=self.x_train[held], y_test=self.y_train[held],
+            x_test=self.x_train[held], y_test=self.y_train[held], notes=(),
         )
 
     def training(self, recipe, seed, epoch=0, part=(0, 1)):
@@ -73,14 +87,14 @@ class Data:
     def validation(self, batch, part=(0, 1)):
         """Returns what `fit` measures on: normalized test images and one-hot targets, or one of equal parts of them."""
         images = normalize(share(self.x_test, part), self.preprocessing, "channels_last")
-        targets = np.eye(len(self.labels), dtype="float32")[share(self.y_test, part)]
-        return {"validation_data": TestBatches(to_data_format(images), targets, batch)}
+        labels = share(self.y_test, part)
+        return {"validation_data": TestBatches(to_data_format(images), labels, len(self.labels), batch)}
 
-    def test_views(self, views, preprocessing, batch):
+    def test_views(self, views, preprocessing, batch, crop=None):
         """Yields (uint8 images of shape (n, views, height, width, channels), labels) of the test images."""
         for start in range(0, self.test_images, batch):
             images, labels = self.x_test[start:start + batch], self.y_test[start:start + batch]
-            yield views_of(images, views, preprocessing.size), labels
+            yield views_of(images, views, crop or preprocessing.size), labels
 
 
 # What published weights are trained with; other data sets are measured when they are loaded.
@@ -94,8 +108,9 @@ def load(source, size=None):
     """Returns what is in `source`: `Data`, or a `Stream` where images differ in size.
 
     Args:
-        source: one of the two; a dict, or the path of an .npz file, of x_train, y_train, x_test and y_test; the path of
-            a folder of class folders of images; or the name of a TensorFlow data set that is prepared on this machine.
+        source: one of the two; a dict, or the path of an .npz file, of x_train, y_train, x_test and y_test, and of
+            class_names where the classes have names; the path of a folder of class folders of images; or the name of a
+            TensorFlow data set that is prepared on this machine.
         size: (height, width) to resize and crop images that differ in size to, all of them in memory, as `Data`.
 
     Raises:
@@ -106,12 +121,16 @@ def load(source, size=None):
         data = source
     elif isinstance(source, dict):
         data = from_arrays("arrays", source)
-    elif Path(source).suffix == ".npz":
-        data = from_npz(source)
-    elif Path(source).is_dir():
-        data = from_folder(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise ValueError(
+            f"`data` must be a dict of {', '.join(ARRAYS)}, a path, or the name of a TensorFlow data set; of "
+            "keras.datasets, (x_train, y_train), (x_test, y_test), give that dict. "
+            f"Received: {type(source).__name__}"
+        )
     else:
-        data = from_tfds(str(source))
+        path = local("data", source)
+        read = from_npz if path.suffix == ".npz" else from_folder if path.is_dir() else from_tfds
+        data = read(str(source) if read is from_tfds else path)
     return _in_memory(data, size) if size and isinstance(data, Stream) else data
 
 
@@ -154,11 +173,25 @@ def _in_memory(stream, size):
 
 def from_npz(path):
     """Returns the `Data` of an .npz file; a file named after a known data set takes its labels and statistics."""
-    path = Path(path)
+    path = local("data", path)
     if not path.is_file():
         raise ValueError(f"There is no data file {path}")
-    with np.load(path, allow_pickle=False) as file:
-        return from_arrays(path.stem, dict(file))
+    return from_arrays(path.stem, _arrays_in(path))
+
+
+def _arrays_in(path):
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            arrays = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read as an .npz file of plain arrays; it may be truncated or damaged: {error}. Write it "
+            f"anew with np.savez(path, {', '.join(f'{array}=...' for array in ARRAYS)})."
+        ) from error
+    if arrays is None:
+        raise ValueError(f"{path} holds one array, as np.save writes it. Write {', '.join(ARRAYS)} by np.savez.")
+    return arrays
 
 
 def from_arrays(name, arrays, labels=None):
@@ -166,32 +199,72 @@ def from_arrays(name, arrays, labels=None):
     missing = [array for array in ARRAYS if array not in arrays]
     if missing:
         raise ValueError(f"Data must hold {', '.join(ARRAYS)}. {name} has no {', '.join(missing)}.")
-    arrays = {array: np.asarray(arrays[array]) for array in ARRAYS}
-    labels = labels or LABELS.get(name) or tuple(str(i) for i in range(int(arrays["y_train"].max()) + 1))
+    found = {}
     for split in ("train", "test"):
-        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
-        if x.ndim != 4 or x.dtype != np.uint8:
-            raise ValueError(
-                f"x_{split} must be uint8 images of shape (n, height, width, channels). "
-                f"Received: {x.dtype} of shape {x.shape} in {name}"
-            )
-        if y.shape in ((len(x), 1), (len(x),)):
-            y = y.reshape(-1)
-        if y.shape != (len(x),) or y.dtype.kind not in "iu":
-            raise ValueError(
-                f"y_{split} must be an integer label for each of the {len(x)} images. "
-                f"Received: {y.dtype} of shape {y.shape} in {name}"
-            )
+        x, y = (np.asarray(arrays[f"{array}_{split}"]) for array in "xy")
+        found[f"x_{split}"], found[f"y_{split}"] = x, _checked(name, split, x, y)
+    shapes = [found[f"x_{split}"].shape[1:] for split in ("train", "test")]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"Training and test images must have one shape (height, width, channels). Received: {shapes[0]} and "
+            f"{shapes[1]} in {name}. Resize them, or give a folder of image files, whose sizes may differ."
+        )
+    labels = labels or _class_names(name, arrays) or LABELS.get(name) or _numbers(name, found["y_train"])
+    for split in ("train", "test"):
+        y = found[f"y_{split}"]
         wrong = np.flatnonzero((y < 0) | (y >= len(labels)))
         if len(wrong):
             raise ValueError(
                 f"Labels must lie between 0 and {len(labels) - 1}. Received: {y[wrong[0]]} as y_{split}[{wrong[0]}] "
                 f"in {name}, and {len(wrong) - 1} more"
             )
-        arrays[f"y_{split}"] = y.astype("int32")
-    x = arrays["x_train"]
+        found[f"y_{split}"] = y.astype("int32")
+    x = found["x_train"]
     mean, std = STATISTICS.get(name) or _statistics(x)
-    return Data(name, **arrays, labels=tuple(labels), preprocessing=Preprocessing(mean, std, x.shape[1:3]))
+    return Data(name, **found, labels=tuple(labels), preprocessing=Preprocessing(mean, std, x.shape[1:3]))
+
+
+def _checked(name, split, x, y):
+    """Returns the labels `y` of the images `x`, of shape (n,)."""
+    if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
+        raise ValueError(
+            f"x_{split} must be uint8 images of shape (n, height, width, channels), one or more. "
+            f"Received: {x.dtype} of shape {x.shape} in {name}"
+        )
+    if y.shape == (len(x), 1):
+        y = y.reshape(-1)
+    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"y_{split} must be an integer label for each of the {len(x)} images, their classes numbered from 0. "
+            f"Received: {y.dtype} of shape {y.shape} in {name}"
+        )
+    return y
+
+
+def _class_names(name, arrays):
+    """Returns the names of the classes that come with `arrays`, or None."""
+    if CLASS_NAMES not in arrays:
+        return None
+    names = np.asarray(arrays[CLASS_NAMES])
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < max(len(names), 1):
+        raise ValueError(
+            f"{CLASS_NAMES} must be a text for each class, no two the same. Received: {names.dtype} of shape "
+            f"{names.shape} in {name}"
+        )
+    return tuple(names.tolist())
+
+
+def _numbers(name, y):
+    """Returns the labels of classes without names; each up to the largest number must have a training image."""
+    numbers = np.unique(y)
+    gap = np.flatnonzero(numbers[numbers >= 0] != np.arange(np.count_nonzero(numbers >= 0)))
+    if len(gap):
+        raise ValueError(
+            f"y_train must number the classes from 0 without gaps. Received: no image of class {gap[0]}, and "
+            f"{numbers[-1]} as the largest number, in {name}. Correct the labels; of classes without training images "
+            f"name all in {CLASS_NAMES}."
+        )
+    return tuple(map(str, range(max(int(numbers[-1]) + 1, 1))))
 
 
 def _statistics(images):
@@ -254,7 +327,7 @@ def from_folder(path):
     Raises:
         ValueError: no class folders, or an empty one.
     """
-    path = Path(path)
+    path = local("data", path)
     test = next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
     split = test is not None and (path / "train").is_dir()
     roots = {"train": path / "train", "test": test} if split else {"train": path, "test": path}
@@ -272,7 +345,9 @@ def from_folder(path):
                 raise ValueError(f"The class folder {root / name} has no images to {part} with.")
             files += [(file, label) for file in of_class]
         parts[part] = Files(*zip(*files))
-    return Stream(path.name, **parts, labels=labels)
+    name = path.resolve().name  # that of "." is empty
+    note = f"Every fifth image of each class, by name, is a test image: {name} has no folders train and test (or val)."
+    return Stream(name, **parts, labels=labels, notes=() if split else (note,))
 
 
 def _classes(path):
@@ -324,18 +399,18 @@ class _Batches(keras.utils.PyDataset):
 
 
 class TestBatches(_Batches):
-    """Batches of `batch` images with their targets; the last one may be smaller."""
+    """Batches of `batch` images with their one-hot targets; the last one may be smaller."""
 
-    def __init__(self, images, targets, batch):
+    def __init__(self, images, labels, classes, batch):
         super().__init__()
-        self.images, self.targets, self.batch = images, targets, batch
+        self.images, self.labels, self.classes, self.batch = images, labels, classes, batch
 
     def __len__(self):
         return -(-len(self.images) // self.batch)
 
     def __getitem__(self, i):
         part = slice(i * self.batch, (i + 1) * self.batch)
-        return self.images[part], self.targets[part]
+        return self.images[part], one_hot(self.labels[part], self.classes)
 
 
 class TrainingBatches(_Batches):
@@ -352,7 +427,7 @@ class TrainingBatches(_Batches):
     def __init__(self, data, recipe, seed, epoch=0, part=(0, 1)):
         super().__init__()
         self.images, self.labels = normalize(data.x_train, data.preprocessing, "channels_last"), data.y_train
-        self.targets = recipe.targets(len(data.labels))
+        self.classes = len(data.labels)
         self.recipe, self.seed, self.epoch, self.part = recipe, seed, epoch, part
         self._order = (None, None)
 
@@ -367,7 +442,7 @@ class TrainingBatches(_Batches):
         chosen = self._order[1][i * recipe.batch_size:(i + 1) * recipe.batch_size]
         rng = np.random.default_rng([self.seed, self.epoch, i])
         images = crop_and_flip(self.images[chosen], recipe.padding, rng)
-        targets = self.targets[self.labels[chosen]]
+        targets = one_hot(self.labels[chosen], self.classes, *recipe.target_values(self.classes))
         if recipe.cutout:
             images = cut_out(images, recipe.cutout, rng)
         if recipe.mixup:

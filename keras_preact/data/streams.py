@@ -138,6 +138,7 @@ class Stream:
         train, test: `Files` or `Records`.
         labels: the name of each class.
         preprocessing: how a test image is resized and cropped, and the mean and std of the channels.
+        notes: what there is to know of what is measured on it, a sentence each.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Stream:
     test: Files | Records
     labels: tuple
     preprocessing: Preprocessing = IMAGENET
+    notes: tuple = ()
 
     @property
     def train_images(self):
@@ -162,7 +164,7 @@ class Stream:
     def hold_out(self, images):
         """As `Data.hold_out`."""
         train, test = self.train.hold_out(images)
-        return dataclasses.replace(self, train=train, test=test)
+        return dataclasses.replace(self, train=train, test=test, notes=())
 
     def training(self, recipe, seed, epoch=0, part=(0, 1)):
         """Returns what `fit` trains on from `epoch` to the last of the recipe: augmented images and targets.
@@ -179,7 +181,8 @@ class Stream:
         from keras_preact.data import augmentation
 
         window, side = augmentation.WINDOWS[recipe.augmentation], self.preprocessing.size[0]
-        targets = tf.constant(recipe.targets(len(self.labels)))
+        classes = len(self.labels)
+        right, wrong = recipe.target_values(classes)
         mean, std = (255 * tf.constant(values) for values in (self.preprocessing.mean, self.preprocessing.std))
         index, count = part
         share = recipe.batch_size // count
@@ -200,7 +203,7 @@ class Stream:
             if recipe.lighting:
                 offset += 255 * augmentation.jitter_lighting(recipe.lighting, seeds)
             image = augmentation.change_colours(image, matrix / std, (offset - mean) / std)
-            return to_data_format(image, tf.transpose), targets[label]
+            return to_data_format(image, tf.transpose), tf.one_hot(label, classes, right, wrong)
 
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -212,37 +215,45 @@ class Stream:
         """Returns what `fit` measures on: normalized test images and one-hot targets, or one of equal parts of them."""
         tf = tensorflow()
 
-        targets = np.eye(len(self.labels), dtype="float32")
+        classes = len(self.labels)
         index, count = part
         size = self.test_images // count
         source = self.test.range(index * size, (index + 1) * size)
 
         def batches():
             for images, labels in read_views(source, "single", self.preprocessing, batch):
-                yield to_data_format(normalize(images[:, 0], self.preprocessing, "channels_last")), targets[labels]
+                images = normalize(images[:, 0], self.preprocessing, "channels_last")
+                yield to_data_format(images), one_hot(labels, classes)
 
         dataset = tf.data.Dataset.from_generator(batches, output_signature=tuple(
-            tf.TensorSpec((None, *shape), "float32") for shape in (self.preprocessing.input_shape, targets.shape[1:])
+            tf.TensorSpec((None, *shape), "float32") for shape in (self.preprocessing.input_shape, (classes,))
         ))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-size // batch))).prefetch(2)
         options = tf.data.Options()
         options.autotune.enabled = False  # as for the batches of `datasets`
         return {"validation_data": dataset.with_options(options)}
 
-    def test_views(self, views, preprocessing, batch):
-        """Yields (uint8 images of shape (n, views, height, width, 3), labels), as `preprocessing` resizes and crops.
+    def test_views(self, views, preprocessing, batch, crop=None):
+        """Yields (uint8 images of shape (n, views, height, width, 3), labels), as `preprocessing` resizes them.
+
+        They are cropped to `crop`, (height, width), default the size of `preprocessing`.
 
         Raises:
             ValueError: images that cannot be read; they are named and counted.
         """
         with naming_unreadable(self):
-            yield from read_views(self.test, views, preprocessing, batch)
+            yield from read_views(self.test, views, preprocessing, batch, crop)
 
 
-def read_views(source, views, preprocessing, batch):
+def one_hot(labels, classes, right=1.0, wrong=0.0):
+    """Returns float32 (labels, classes): a row for each label, `right` in its column and `wrong` in the others."""
+    return np.where(np.asarray(labels)[:, None] == np.arange(classes), np.float32(right), np.float32(wrong))
+
+
+def read_views(source, views, preprocessing, batch, crop=None):
     """Yields the views and labels of the images in `source`, `Files` or `Records`; they are decoded in parallel."""
     def read(example):
-        return views_of(resize_image(example[0], preprocessing), views, preprocessing.size)
+        return views_of(resize_image(example[0], preprocessing), views, crop or preprocessing.size)
 
     examples = iter(source)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -7,7 +7,8 @@ FORMATS = ("savedmodel", *FILES)
 
 
 def export(
-    model, path, format="savedmodel", preprocessing=None, labels=None, version=None, calibration=None, overwrite=False
+    model, path, format="savedmodel", preprocessing=None, labels=None, version=None, calibration=None, overwrite=False,
+    activation=None,
 ):
     """Writes a network for production: simplified, compared with `model`, whole or not at all.
 
@@ -27,6 +28,8 @@ def export(
         calibration: of "litert_int8", some hundred uint8 images like those to come, of the network's size, on which the
             ranges of the activations and the disagreement are measured.
         overwrite: whether what is there already is replaced.
+        activation: what turns the outputs of `model` into probabilities: "softmax", of classes of which one is right,
+            or "sigmoid", each for itself. Default: what its last layer says; logits say nothing, so give it for them.
 
     Returns:
         An `Exported`. Its disagreement is at most 1e-5, but that of "litert_int8" may be anything: look at it.
@@ -44,10 +47,10 @@ def export(
         _check_without("calibration", calibration, "litert_int8")
     if format == "savedmodel":
         return export_savedmodel(
-            model, path, version, preprocessing=preprocessing, labels=labels, overwrite=overwrite
+            model, path, version, preprocessing=preprocessing, labels=labels, overwrite=overwrite, activation=activation
         )
     _check_without("version", version, "savedmodel")
-    return export_file(model, path, format, preprocessing, labels, calibration, overwrite)
+    return export_file(model, path, format, preprocessing, labels, calibration, overwrite, activation)
 
 
 def _check_without(name, value, format):

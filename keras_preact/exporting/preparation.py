@@ -7,11 +7,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_preact._support.checks import check_choice
 from keras_preact._support.settings import recursion_limit
 from keras_preact.data.preprocessing import Preprocessing, normalize, to_data_format
 from keras_preact.exporting.simplification import simplify_for_inference
-from keras_preact.networks.graph import strides_of
+from keras_preact.networks.graph import head_of, opened, strides_of
 
+ACTIVATIONS = ("softmax", "sigmoid")
 TOLERANCE = 1e-5
 # Of networks that compute in these types: a runtime rounds after other operations than Keras does.
 MIXED_TOLERANCE = {"float16": 0.01, "bfloat16": 0.05}
@@ -42,14 +44,18 @@ class Prepared:
         model: as it was given.
         network: normalized images to {"features": those the classifier takes, "probabilities": if there is one},
             simplified.
+        features: normalized images to features, not simplified.
         preprocessing: a `Preprocessing`.
         labels: the name of each class; None without a classifier.
+        activation: what is applied to the outputs of `model`, "softmax" or "sigmoid"; None if they are probabilities.
     """
 
     model: keras.Model
     network: keras.Model
+    features: keras.Model
     preprocessing: Preprocessing
     labels: tuple | None
+    activation: str | None
 
     @property
     def tolerance(self):
@@ -65,17 +71,32 @@ class Prepared:
 
     def expected(self, images):
         """Returns what `model` itself gives for uint8 images (batch, height, width, channels) of its size."""
-        outputs = _outputs(self.model)
-        with recursion_limit(len(self.model.layers)):
-            model = keras.Model(self.model.inputs[0], outputs)
         x = to_data_format(normalize(images, self.preprocessing, "channels_last"))
-        found = {name: keras.ops.convert_to_numpy(value) for name, value in model(x, training=False).items()}
+        found = {"features": _values(self.features, x)}
+        if "probabilities" in self.network.output:
+            outputs = _values(self.model, x)
+            found["probabilities"] = PROBABILITIES[self.activation](outputs.astype("float64"))
         if not all(np.isfinite(value).all() for value in found.values()):
             raise ValueError(f"{self.model.name} gives values that are not finite: train it, or load weights, first.")
         return found
 
 
-def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=False):
+def _values(model, x):
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def _softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+# Of the outputs of a model, by NumPy: what an export is compared with must not come from what is exported.
+PROBABILITIES = {
+    None: lambda outputs: outputs, "softmax": _softmax, "sigmoid": lambda logits: 0.5 + 0.5 * np.tanh(logits / 2),
+}
+
+
+def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=False, activation=None):
     """Returns the `Prepared` of `model`.
 
     Args:
@@ -84,6 +105,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
         labels: the name of each class; default `model.labels`.
         classifies: whether probabilities are asked for.
         keep_relu: as of `simplify_for_inference`.
+        activation: as of `export`.
 
     Raises:
         ValueError: something that is asked for and missing, or does not fit; another backend than TensorFlow.
@@ -104,37 +126,67 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
         raise ValueError(
             f"`model` must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}"
         )
-    outputs = _outputs(model)
-    if not classifies:
-        outputs.pop("probabilities", None)
-    elif "probabilities" not in outputs:
+    whole = opened(model)
+    head = head_of(whole)
+    with recursion_limit(len(whole.layers)):
+        features = keras.Model(whole.inputs[0], _features(head.features))
+        outputs = {"features": features.outputs[0]}
+        if classifies:
+            activation = _activation(model, head, activation)
+            outputs["probabilities"] = _probabilities(whole.outputs[0], activation)
+        network = keras.Model(whole.inputs[0], outputs, name=model.name)
+    _check_size(network, preprocessing)
+    if classifies:
+        labels = _checked_labels(model, labels if labels is not None else getattr(model, "labels", None))
+    with contextlib.suppress(ValueError):  # a layer that cannot be copied
+        network = simplify_for_inference(network, keep_relu)
+    return Prepared(model, network, features, preprocessing, labels if classifies else None, activation)
+
+
+def _features(tensor):
+    """Returns features of shape (batch, features)."""
+    return keras.layers.GlobalAveragePooling2D(name="features")(tensor) if len(tensor.shape) == 4 else tensor
+
+
+def _activation(model, head, given):
+    """Returns which of `ACTIVATIONS` turns the outputs of `model` into probabilities, None where they are some.
+
+    Raises:
+        ValueError: outputs whose meaning is not known, or contradicts what is `given`.
+    """
+    classes = model.output_shape[-1]
+    if given is not None:
+        check_choice("activation", given, ACTIVATIONS)
+    if len(model.output_shape) != 2 or head.dense is None and head.activation is None and given is None:
         raise ValueError(
             f"{model.name} ends without a classifier, so that it has no probabilities; build it with its top, or call "
             "export_savedmodel with signatures=('features',)."
         )
-    with recursion_limit(len(model.layers)):
-        network = keras.Model(model.inputs[0], outputs, name=model.name)
-    _check_size(network, preprocessing)
-    if classifies:
-        labels = _checked_labels(model, labels if labels is not None else getattr(model, "labels", None))
-    with contextlib.suppress(ValueError):  # layers that are used more than once stay as they are
-        network = simplify_for_inference(network, keep_relu)
-    return Prepared(model, network, preprocessing, labels if classifies else None)
+    if (given or head.activation) == "softmax" and classes == 1:
+        raise ValueError(
+            f"{model.name} has one output, of which a softmax is always 1: give activation='sigmoid' if it is the "
+            "logit of one class. Networks for regression are not exported."
+        )
+    if head.activation in ACTIVATIONS and given in (None, head.activation):
+        return None
+    if head.activation not in (None, "linear"):
+        raise ValueError(
+            f"{model.name} must end with logits, or with a softmax or sigmoid, of which `activation` is the name. "
+            f"Received: activation={given!r}, and a network that ends with {head.activation!r}"
+        )
+    if given is None:
+        raise ValueError(
+            f"{model.name} does not say what its {classes} outputs mean, which end without an activation: give "
+            "activation='softmax' if they are logits of classes of which one is right, 'sigmoid' if they are logits of "
+            "which each is for itself. Networks for regression are not exported."
+        )
+    return given
 
 
-def _outputs(model):
-    """Returns the tensors of `model` that are exported, by name."""
-    (output,) = model.outputs
-    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    if len(output.shape) == 4:
-        pool = keras.layers.GlobalAveragePooling2D(name="features")
-        return {"features": pool(output)}
-    if not dense:
-        return {"features": output}
-    logits = model.layers[-1] is dense[-1] and dense[-1].activation is keras.activations.linear
-    if logits:
-        output = keras.layers.Softmax(name="probabilities", dtype="float32")(output)
-    return {"features": dense[-1].input, "probabilities": output}
+def _probabilities(outputs, activation):
+    if activation is None:
+        return outputs
+    return keras.layers.Activation(activation, name="probabilities", dtype="float32")(outputs)
 
 
 def _check_size(network, preprocessing):

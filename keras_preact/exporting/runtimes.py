@@ -2,12 +2,12 @@
 import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_preact._support import atomic
+from keras_preact._support.paths import local
 from keras_preact.exporting import preparation
 
 # What the file of each format ends in, how Keras calls it, and the packages that write and run it.
@@ -19,14 +19,16 @@ FILES = {
 }
 
 
-def export_file(model, path, format, preprocessing=None, labels=None, calibration=None, overwrite=False):
+def export_file(
+    model, path, format, preprocessing=None, labels=None, calibration=None, overwrite=False, activation=None
+):
     """Writes a network as a file of one of `FILES`, with a JSON file beside; arguments and errors as of `export`."""
     suffix, name = require(format)
-    target = Path(path)
+    target = local("path", path)
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
     preparation.check_free(target, overwrite)
-    ready = preparation.prepare(model, preprocessing, labels, keep_relu=True)
+    ready = preparation.prepare(model, preprocessing, labels, keep_relu=True, activation=activation)
     if ready.tolerance != preparation.TOLERANCE:
         raise ValueError(
             f"format={format!r} is of networks in float32: build {model.name} with "

@@ -1,11 +1,11 @@
 """SavedModels for TF Serving: pixels or encoded images in, probabilities and labels out."""
 import json
-from pathlib import Path
 
 import numpy as np
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import normalize, to_data_format
 from keras_preact.exporting import preparation
 from keras_preact.version import __version__
@@ -18,7 +18,8 @@ WARMUP = "tf_serving_warmup_requests"
 
 
 def export_savedmodel(
-    model, path, version=None, signatures=SIGNATURES, preprocessing=None, labels=None, top=5, overwrite=False
+    model, path, version=None, signatures=SIGNATURES, preprocessing=None, labels=None, top=5, overwrite=False,
+    activation=None,
 ):
     """Writes a SavedModel that TF Serving serves as it is, with preprocessing and labels inside.
 
@@ -44,6 +45,7 @@ def export_savedmodel(
         labels: the name of each class; default `model.labels`.
         top: how many of the best classes are named; all if there are fewer.
         overwrite: whether a version that is there already is replaced.
+        activation: what turns the outputs of `model` into probabilities, as of `export`.
 
     Returns:
         An `Exported`; its path is that of the version.
@@ -60,8 +62,9 @@ def export_savedmodel(
         check_choice("signatures", signature, SIGNATURES)
     if not is_count(top):
         raise ValueError(f"`top` must be a positive integer. Received: {top!r}")
-    ready = preparation.prepare(model, preprocessing, labels, classifies=tuple(signatures) != ("features",))
-    target = _target(Path(path), version, overwrite)
+    classifies = tuple(signatures) != ("features",)
+    ready = preparation.prepare(model, preprocessing, labels, classifies, activation=activation)
+    target = _target(local("path", path), version, overwrite)
     import tensorflow as tf
 
     with atomic.staged(target.parent) as staged:

@@ -1,10 +1,12 @@
 """Networks for inference alone: the same function in fewer layers, as a plain Keras model."""
+from collections import Counter
+
 import keras
 import numpy as np
 from keras import layers
 
 from keras_preact._support.settings import recursion_limit
-from keras_preact.networks.graph import nodes_of
+from keras_preact.networks.graph import nodes_of, opened
 
 KERNELS = (layers.Conv2D, layers.Dense)
 # How many standard deviations of its channel an offset may be: more would cost digits of the sums it is added to.
@@ -24,14 +26,15 @@ def simplify_for_inference(model, keep_relu=None):
     the next addition takes, too ("remapper failed", TensorFlow 2.21). There a ReLU becomes the operation max(x, 0).
 
     Args:
-        model: a network of the zoo, also with another head.
+        model: a network of the zoo, also with another head, or inside a Sequential or another functional model. Layers
+            that are used more than once stay as they are.
         keep_relu: whether every ReLU stays one, as is best for other runtimes than TensorFlow; default by the backend.
 
     Returns:
         A functional `keras.Model` with the same input and outputs. Training it is not meaningful.
 
     Raises:
-        ValueError: a layer that is used more than once.
+        ValueError: a model that has no graph of layers, such as a subclass of `keras.Model`.
     """
     plan = _Plan(model, keras.backend.backend() != "tensorflow" if keep_relu is None else keep_relu)
     plan.fold_after_convs()
@@ -43,31 +46,40 @@ class _Plan:
     """What becomes of each layer of a model: it is copied, gets other weights, or is left out."""
 
     def __init__(self, model, keep_relu):
-        self.model, self.keep_relu, self.nodes = model, keep_relu, {}
-        self.consumers, self.producers = {}, {}
-        for node in nodes_of(model):
+        self.source, self.model, self.keep_relu = model, opened(model), keep_relu
+        self.sequence = nodes_of(self.model)
+        uses = Counter(node.operation.name for node in self.sequence)
+        self.nodes = {node.operation.name: node for node in self.sequence}
+        self.layers = [layer for layer in self.model.layers if uses[layer.name] == 1]
+        self.shared = len(self.nodes) < len(self.sequence)
+        self.consumers, self.producers, self.copies = {}, {}, {}
+        for node in self.sequence:
             layer = node.operation
-            if layer.name in self.nodes:
-                raise ValueError(f"Only layers that are used once can be simplified; {layer.name!r} is not.")
-            self.nodes[layer.name] = node
             for tensor in node.output_tensors:
                 self.producers[id(tensor)] = layer
             for tensor in node.input_tensors:
                 self.consumers.setdefault(id(tensor), []).append(layer)
-        self.outputs = {id(tensor) for tensor in keras.tree.flatten(model.outputs)}
-        self.weights = {layer.name: _kernel_and_bias(layer) for layer in model.layers if _has_kernel(layer)}
+        self.outputs = {id(tensor) for tensor in self.model.outputs}
+        self.weights = {layer.name: _kernel_and_bias(layer) for layer in self.layers if _has_kernel(layer)}
         self.left_out = set()
 
     def next(self, layer):
         """Returns the layers that take its output; the outputs of the model count as None."""
-        (output,) = self.nodes[layer.name].output_tensors
+        output = self.output(layer)
         return self.consumers.get(id(output), []) + [None] * (id(output) in self.outputs)
 
+    def inputs(self, layer):
+        return self.nodes[layer.name].input_tensors
+
+    def output(self, layer):
+        (output,) = self.nodes[layer.name].output_tensors
+        return output
+
     def previous(self, layer):
-        return self.producers[id(layer.input)]
+        return self.producers[id(self.inputs(layer)[0])]
 
     def fold_after_convs(self):
-        for layer in self.model.layers:
+        for layer in self.layers:
             if _is_normalization(layer):
                 before = self.previous(layer)
                 if self._gives_only_to(before, layer):
@@ -77,15 +89,15 @@ class _Plan:
                     self.left_out.add(layer.name)
 
     def fold_after_additions(self):
-        sums = [layer for layer in self.model.layers if isinstance(layer, layers.Add)]
-        branches = [self.producers[id(layer.input[-1])] for layer in sums]
-        if not all(map(self._gives_only_to, branches, sums)):
+        sums = [layer for layer in self.layers if isinstance(layer, layers.Add)]
+        branches = [self.producers[id(self.inputs(layer)[-1])] for layer in sums]
+        if self.shared or not all(map(self._gives_only_to, branches, sums)):
             return  # a gated branch has no conv to put an offset into
         offsets = {}
         for layer, branch in zip(sums, branches):
             kernel, bias = self.weights[branch.name]
-            before, after = self._offset(layer.input[0], offsets), self._fold(layer, len(bias))
-            offsets[id(layer.output)] = after
+            before, after = self._offset(self.inputs(layer)[0], offsets), self._fold(layer, len(bias))
+            offsets[id(self.output(layer))] = after
             self.weights[branch.name] = kernel, bias + after - before
 
     def _gives_only_to(self, layer, taker):
@@ -99,7 +111,7 @@ class _Plan:
             return offsets[id(tensor)]
         layer = self.producers[id(tensor)]
         if _carries_offsets(layer):
-            offset = self._offset(layer.input, offsets)
+            offset = self._offset(self.inputs(layer)[0], offsets)
             return np.pad(offset, (0, tensor.shape[_channel_axis(layer)] - len(offset)))
         return np.zeros(tensor.shape[_channel_axis(layer)])
 
@@ -147,23 +159,18 @@ class _Plan:
 
     def build(self):
         tensors = {}
-        for node in self.nodes.values():
+        for node in self.sequence:
             layer = node.operation
             if isinstance(layer, layers.InputLayer):
                 config = layer.get_config()
                 found = keras.Input(batch_shape=config["batch_shape"], dtype=config["dtype"], name=layer.name)
-            elif not isinstance(layer, layers.Layer):  # an operation of keras.ops, as this function itself makes them
-                arguments, options = node.arguments.fill_in(tensors)
-                found = layer(*arguments, **options)
+            elif layer.name in self.left_out:
+                found = tensors[id(node.input_tensors[0])]
+            elif not self.keep_relu and _is_relu(layer) and self._takes_shared_sum(node):
+                found = keras.ops.maximum(tensors[id(node.input_tensors[0])], 0.0)
             else:
-                inputs = [tensors[id(tensor)] for tensor in node.input_tensors]
-                inputs = inputs[0] if len(inputs) == 1 else inputs
-                if layer.name in self.left_out:
-                    found = inputs
-                elif not self.keep_relu and _is_relu(layer) and self._takes_shared_sum(layer):
-                    found = keras.ops.maximum(inputs, 0.0)
-                else:
-                    found = self._copy(layer)(inputs)
+                arguments, options = node.arguments.fill_in(tensors)
+                found = self._copy(node)(*arguments, **options)
             for old, new in zip(node.output_tensors, keras.tree.flatten(found), strict=True):
                 tensors[id(old)] = new
         inputs, outputs = (
@@ -171,19 +178,28 @@ class _Plan:
             for structure in (self.model.input, self.model.output)
         )
         with recursion_limit(len(self.model.layers)):
-            simple = keras.Model(inputs, outputs, name=self.model.name)
+            simple = keras.Model(inputs, outputs, name=self.source.name)
         for attribute in ("preprocessing", "labels"):  # of pretrained weights
-            if hasattr(self.model, attribute):
-                setattr(simple, attribute, getattr(self.model, attribute))
+            if hasattr(self.source, attribute):
+                setattr(simple, attribute, getattr(self.source, attribute))
         return simple
 
-    def _takes_shared_sum(self, layer):
-        before = self.previous(layer)
+    def _takes_shared_sum(self, node):
+        before = self.producers[id(node.input_tensors[0])]
         while before.name in self.left_out:
             before = self.previous(before)
         return isinstance(before, layers.Add) and len(self.next(before)) > 1
 
-    def _copy(self, layer):
+    def _copy(self, node):
+        """Returns what stands for the layer of `node`; of all uses of a layer the same."""
+        layer = node.operation
+        if layer.name not in self.copies:
+            self.copies[layer.name] = self._copied(layer, node.input_tensors)
+        return self.copies[layer.name]
+
+    def _copied(self, layer, inputs):
+        if not isinstance(layer, layers.Layer):
+            return layer  # an operation of keras.ops, as this function itself makes them
         if isinstance(layer, keras.Model):
             return simplify_for_inference(layer, self.keep_relu)
         config, weights = layer.get_config(), layer.get_weights()
@@ -193,7 +209,8 @@ class _Plan:
             weights = [kernel, bias] if config["use_bias"] else [kernel]
         copy = type(layer).from_config(config)
         if weights:
-            copy.build(keras.tree.map_structure(lambda tensor: tensor.shape, layer.input))
+            shapes = [tensor.shape for tensor in inputs]
+            copy.build(shapes[0] if len(shapes) == 1 else shapes)
             copy.set_weights(weights)
         return copy
 

@@ -3,6 +3,7 @@ import keras
 import numpy as np
 
 from keras_preact._support.settings import recursion_limit
+from keras_preact.networks.graph import before_dropout, head_of, opened, producers_of
 
 LAST = "channels_last"
 SIDE = 224  # pixels of an overlay, at least
@@ -16,7 +17,8 @@ def grad_cam(model, x, classes=None):
     layer is its weight in that layer; so there is nothing to differentiate, on any backend.
 
     Args:
-        model: a network of the zoo with its top.
+        model: a network of the zoo with its top, also inside a Sequential or another functional model; dropout may
+            stand before the dense layer, and an activation behind it.
         x: normalized images, as `model` takes them.
         classes: the index of a class for each image; default the most probable one.
 
@@ -28,16 +30,19 @@ def grad_cam(model, x, classes=None):
 
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, Sec. 3.1.
     """
-    pool, head = model.layers[-2:]
-    if not isinstance(pool, keras.layers.GlobalAveragePooling2D) or not isinstance(head, keras.layers.Dense):
+    network = opened(model)
+    head, producers = head_of(network), producers_of(network)
+    pool = producers[id(before_dropout(head.features, producers))]
+    if not isinstance(pool.operation, keras.layers.GlobalAveragePooling2D) or head.dense is None:
         raise ValueError(
-            "`model` must end with global average pooling and a dense layer, as networks of the zoo do with their top. "
-            f"Received: {model.name}, which ends with {pool.name} and {head.name}"
+            "`model` must end with global average pooling and a dense layer, as networks of the zoo do with their top; "
+            "dropout may stand between them. Build its head of these alone. "
+            f"Received: {model.name}, which ends with {pool.operation.name} and {model.layers[-1].name}"
         )
-    with recursion_limit(len(model.layers)):
-        both = keras.Model(model.inputs[0], [pool.input, model.outputs[0]])
+    with recursion_limit(len(network.layers)):
+        both = keras.Model(network.inputs[0], [pool.input_tensors[0], network.outputs[0]])
     maps, scores = (keras.ops.convert_to_numpy(value) for value in both(x, training=False))
-    if pool.data_format != LAST:
+    if pool.operation.data_format != LAST:
         maps = np.moveaxis(maps, 1, -1)
     classes = scores.argmax(1) if classes is None else np.asarray(classes)
     if classes.shape != (len(maps),) or not ((0 <= classes) & (classes < scores.shape[1])).all():
@@ -45,7 +50,7 @@ def grad_cam(model, x, classes=None):
             f"`classes` must have an index below {scores.shape[1]} for each of the {len(maps)} images. "
             f"Received: {classes.tolist()}"
         )
-    kernel = keras.ops.convert_to_numpy(head.kernel)
+    kernel = keras.ops.convert_to_numpy(head.dense.kernel)
     heat = np.maximum(np.einsum("nhwc,cn->nhw", maps.astype("float32"), kernel[:, classes]), 0)
     return heat / np.maximum(heat.max((1, 2), keepdims=True), 1e-12), classes
 

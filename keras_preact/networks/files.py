@@ -1,11 +1,11 @@
 """Files of weights, .weights.h5 and .keras: reading them without running code, and setting a network's weights."""
 import zipfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import h5py
 import numpy as np
 
+from keras_preact._support.paths import local
 from keras_preact.networks.units import channel_axis
 
 HEAD = "predictions"  # the layer whose size the number of classes sets
@@ -26,7 +26,7 @@ def read(path):
 
 @contextmanager
 def reading(path):
-    path = Path(path)
+    path = local("weights", path)
     if not path.is_file():
         raise ValueError(
             f"`weights` names a file that does not exist: {path}. A repository of the Hub is 'hf://owner/name'; the "
@@ -83,7 +83,8 @@ def assign(model, layers, source, keep_head=False):
         keep_head: whether the layer "predictions" keeps the values it has.
 
     Raises:
-        ValueError: layers that are missing, left over, or of other shapes; they are named.
+        ValueError: layers that are missing, left over, of other shapes, or with values that are no weights: not of a
+            floating-point type, not finite, or negative variances; they are named.
     """
     targets = {layer.name: layer.weights for layer in model.layers if layer.weights}
     sources = dict(layers)
@@ -98,16 +99,32 @@ def assign(model, layers, source, keep_head=False):
         found = [array.shape for array in sources[name]]
         if wanted != found:
             problems.append(f"{name}: the network has shapes {_shapes(wanted)}, the file {_shapes(found)}")
+        else:
+            problems += [f"{name}/{variable.name}: {what}" for variable, array in zip(targets[name], sources[name])
+                         if (what := _no_weights(variable.name, array))]
     if problems:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(
             f"The weights in {source} do not fit {model.name}; nothing was loaded. "
-            "Build the network they were saved from (its builder, unit order and number of channels).\n  "
+            "Build the network they were saved from (its builder, unit order and number of channels); of values that "
+            "are no weights, take another file.\n  "
             + "\n  ".join(sorted(problems)[:10]) + more
         )
     for name, variables in targets.items():
         for variable, array in zip(variables, sources[name]):
             variable.assign(array)
+
+
+def _no_weights(name, array):
+    """Returns what is wrong with the values for a variable of that name, or None."""
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        return f"values of the type {array.dtype}, not of a floating-point type"
+    wrong = np.count_nonzero(~np.isfinite(array))
+    if wrong:
+        return f"{wrong} of {array.size} values are not finite"
+    if name == "moving_variance" and (array < 0).any():
+        return f"{np.count_nonzero(array < 0)} of {array.size} variances are negative"
+    return None
 
 
 def _shapes(shapes):

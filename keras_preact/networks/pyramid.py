@@ -2,8 +2,9 @@
 import keras
 from keras import layers
 
+from keras_preact._support import compat
 from keras_preact._support.settings import recursion_limit
-from keras_preact.networks.graph import strides_of
+from keras_preact.networks.graph import nodes_of, opened, strides_of
 
 
 def feature_pyramid(model):
@@ -13,7 +14,7 @@ def feature_pyramid(model):
     ReLU that directly follow, so that the values are those that the next unit, or the head, was trained on.
 
     Args:
-        model: a network of the zoo, also with another head.
+        model: a network of the zoo, also with another head, or inside a Sequential or another functional model.
 
     Returns:
         A `keras.Model` with the same input and layers. Its output is a dict: "stride4", "stride8", "stride16" and
@@ -21,27 +22,40 @@ def feature_pyramid(model):
         (batch, height / stride, width / stride, channels), rounded up.
 
     Raises:
-        ValueError: a model without residual units.
+        ValueError: a model without residual units, or with several networks whose maps would be of the same names.
 
     Example:
 
     >>> pyramid = keras_preact.feature_pyramid(keras_preact.PreActResNet50(input_shape=(None, None, 3)))
     >>> pyramid(images)["stride8"]
     """
-    strides = strides_of(model)
-    found = {}
-    for layer in model.layers:
-        if isinstance(layer, layers.Add):
-            found[f"stride{strides[layer.name]}"] = layer
+    network = opened(model)
+    nodes, strides, found = nodes_of(network), strides_of(network), {}
+    _check_single(model, nodes)
+    for node in nodes:
+        if isinstance(node.operation, layers.Add):
+            (output,) = node.output_tensors
+            found[f"stride{strides[id(output)]}"] = output
     if not found:
         raise ValueError(f"`model` must have residual units, which end with an Add layer. Received: {model.name}")
-    with recursion_limit(len(model.layers)):
-        return keras.Model(model.input, {name: _activated(model, layer).output for name, layer in found.items()})
+    with recursion_limit(len(nodes)):
+        return keras.Model(network.input, {name: _activated(nodes, output) for name, output in found.items()})
 
 
-def _activated(model, layer):
-    """Returns the last of the batch normalization and ReLU that directly follow `layer`, or `layer` itself."""
-    for after in model.layers:
-        if isinstance(after, (layers.BatchNormalization, layers.ReLU)) and after.input is layer.output:
-            return _activated(model, after)
-    return layer
+def _activated(nodes, tensor):
+    """Returns the last of the batch normalization and ReLU that directly follow `tensor`, or that itself."""
+    for node in nodes:
+        if isinstance(node.operation, (layers.BatchNormalization, layers.ReLU)) and node.input_tensors[0] is tensor:
+            return _activated(nodes, node.output_tensors[0])
+    return tensor
+
+
+def _check_single(model, nodes):
+    """Raises ValueError where `nodes` are of a network that is used twice, or of several."""
+    names = [node.operation.name for node in nodes if isinstance(node.operation, layers.Add)]
+    closed = [node.operation.name for node in nodes if compat.functional(node.operation)]
+    if closed or len(set(names)) < len(names):
+        raise ValueError(
+            f"`model` must have one network that is used once, so that each resolution has one last feature map. "
+            f"Received: {model.name}, with several: give one of them, model.get_layer(name)."
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice
+from keras_preact._support.paths import local
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import evaluation, recipes, runs
 from keras_preact.training.engine import Diverged, train
@@ -186,7 +187,7 @@ def reproduce(experiments, output="runs/paper", seeds=5, scale=1.0, data_dir=Non
         experiment = of_run[name][0]
         recipe = recipes.find(experiment.recipe)
         recipe = dataclasses.replace(recipe, epochs=max(1, round(scale * recipe.epochs)))
-        folder = Path(output, name if scale == 1 else f"{name}-{recipe.epochs}epochs", f"seed{seed}")
+        folder = Path(local("output", output), name if scale == 1 else f"{name}-{recipe.epochs}epochs", f"seed{seed}")
         if verbose:
             print(f"[{i}/{seeds * len(of_run)}] {folder}", flush=True)
         data = _data(experiment.data, data_dir)
@@ -201,7 +202,8 @@ def reproduce(experiments, output="runs/paper", seeds=5, scale=1.0, data_dir=Non
 def _data(name, data_dir):
     if data_dir is None:
         return name
-    return next((path for path in (Path(data_dir, f"{name}.npz"), Path(data_dir, name)) if path.exists()), name)
+    folder = local("data_dir", data_dir)
+    return next((path for path in (folder / f"{name}.npz", folder / name) if path.exists()), name)
 
 
 def _train(config, data, recipe, folder, seed, engine, verbose):
@@ -269,7 +271,7 @@ class Result:
 def results(experiment, output="runs/paper"):
     """Returns the `Result`s of an experiment, the full one first, then shortened ones, longest first."""
     recipe, found = recipes.find(experiment.recipe), {}
-    for folder in Path(output).glob(f"{experiment.run}*/seed*"):
+    for folder in local("output", output).glob(f"{experiment.run}*/seed*"):
         if not (folder / runs.RUN).exists():
             continue
         run = runs.read_run(folder)

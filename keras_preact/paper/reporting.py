@@ -1,9 +1,9 @@
 """The paper's tables and figures, published and trained here, side by side."""
 import importlib.util
-from pathlib import Path
 
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
+from keras_preact._support.paths import local
 from keras_preact.paper.experiments import EXPERIMENTS, TABLES, find, results
 from keras_preact.training import recipes, runs
 
@@ -30,7 +30,7 @@ def report(output="runs/paper"):
     Returns:
         The text of report.md.
     """
-    output = Path(output)
+    output = local("output", output)
     found = {experiment: results(experiment, output) for experiment in EXPERIMENTS}
     lines = ["# The paper's tables", "", (
         "Test error in percent after the last epoch: median (mean ± standard deviation, number of runs). "

@@ -13,6 +13,7 @@ import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.paths import local
 from keras_preact._support.settings import dtype_policy
 from keras_preact.data import datasets, streams
 from keras_preact.data.preprocessing import image_shape
@@ -184,7 +185,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     _check_batch(recipe, data, devices, engine)
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
     run = _describe(config, data, recipe, seed, engine) | {"hold_out": hold_out}
-    folder, steps = Path(output), data.train_images // recipe.batch_size
+    folder, steps = local("output", output), data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)
     if devices.chief:
         runs.claim(folder, run)

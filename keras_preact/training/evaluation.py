@@ -8,7 +8,7 @@ import numpy as np
 from keras_preact._support.checks import check_choice
 from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
-from keras_preact.data.preprocessing import VIEWS, normalize, to_data_format
+from keras_preact.data.preprocessing import IMAGENET_LABELS, LABELS, VIEWS, normalize, to_data_format
 
 LAST = "channels_last"
 
@@ -24,6 +24,7 @@ class Report:
         labels: the name of each class.
         confusion: counts of shape (classes, classes): row the true class, column the predicted one.
         wrong5: images whose class is not among the five most probable.
+        notes: what there is to know of how it was measured, a sentence each.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class Report:
     labels: tuple
     confusion: np.ndarray
     wrong5: int
+    notes: tuple = ()
 
     @property
     def images(self):
@@ -83,6 +85,9 @@ class Report:
 def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=None, batch_size=None, verbose="auto"):
     """Measures `model` on the test images of `data`.
 
+    Where `model.labels` and the data name their classes, these are joined by name, in whatever order either has them;
+    else by position, and the report says so in its `notes`.
+
     Args:
         model: a network with its top, whose outputs are logits or probabilities.
         data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
@@ -91,8 +96,9 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
         views: of each image, whose outputs are averaged: "single", the central crop; "flip", that and its mirror
             image; "ten_crop", the four corners and the centre, and their mirror images.
         crop: side of a view in pixels, or its (height, width); default that of `preprocessing`.
-        resize: shorter side in pixels to which photographs of any size are resized before they are cropped; default
-            what `preprocessing` says, for 224 pixels of ImageNet 256. Images of one size stay as they are.
+        resize: shorter side in pixels to which photographs of any size are resized before they are cropped, at least
+            the longer side of the crop; default what `preprocessing` says, for 224 pixels of ImageNet 256. Images of
+            one size stay as they are.
         batch_size: images at a time; default by their size.
         verbose: 1 for a progress bar, 0 for none; "auto" is 1 in a terminal.
 
@@ -100,12 +106,13 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
         A `Report`.
 
     Raises:
-        ValueError: unknown views, a crop larger than the images, or a network of other classes than the data.
+        ValueError: unknown views, a crop larger than the images, or a network of other classes than the data, by their
+            number or by their names.
     """
     check_choice("views", views, VIEWS)
     data = datasets.load(data)
     preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
-    preprocessing = _cropped(preprocessing, crop, resize, data)
+    preprocessing, resizing = _cropped(preprocessing, crop, resize, data)
     shape = preprocessing.input_shape
     if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):
         raise ValueError(
@@ -116,22 +123,49 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
         raise ValueError(
             f"The network tells {model.output_shape[-1]} classes apart, and {data.name} has {len(data.labels)}."
         )
+    order, notes = _joined(getattr(model, "labels", None), data)
     batch_size = batch_size or datasets.batch_of(preprocessing.size)
     progress = keras.utils.Progbar(data.test_images, verbose=int(sys.stdout.isatty() if verbose == "auto" else verbose))
     scores, truth = [], []
-    for images, labels in data.test_views(views, preprocessing, batch_size):
+    for images, labels in data.test_views(views, resizing, batch_size, preprocessing.size):
         outputs = [
             keras.ops.convert_to_numpy(model.predict_on_batch(to_data_format(normalize(view, preprocessing, LAST))))
             for view in np.moveaxis(images, 1, 0)
         ]
-        scores.append(np.sum(outputs, 0, dtype="float64"))
+        scores.append(np.sum(outputs, 0, dtype="float64")[:, order])
         truth.append(labels)
         progress.add(len(labels))
-    return score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
+    report = score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
+    return dataclasses.replace(report, notes=(*data.notes, *notes))
+
+
+def _joined(labels, data):
+    """Returns (for each class of `data` the output of a network of these `labels`, what is to be noted of that).
+
+    Raises:
+        ValueError: other names than those of the data.
+    """
+    classes, ours = len(data.labels), tuple(labels or ())
+    names, wordnet_ids = (LABELS[name] for name in IMAGENET_LABELS)
+    if ours == names and set(data.labels) == set(wordnet_ids):
+        ours = wordnet_ids
+    for candidate in (ours, tuple(map(str, range(classes)))):  # folders may be named by the numbers of the classes
+        if len(set(candidate)) == classes and set(candidate) == set(data.labels):
+            note = f"Classes were joined by their numbers: {data.name} does not name them."
+            return [candidate.index(label) for label in data.labels], (note,) * (candidate != ours)
+    if not ours or ours == tuple(data.labels):
+        note = "Classes were joined by position: the network does not name them (`model.labels`)."
+        return range(classes), (note,) * (not ours)
+    only, missing = (sorted(set(a) - set(b))[:5] for a, b in ((ours, data.labels), (data.labels, ours)))
+    raise ValueError(
+        f"The classes of the network and of {data.name} must have the same names. Received: only the network has "
+        f"{only}, only {data.name} has {missing} (at most five of each). Rename the folders, or set `model.labels` to "
+        "the names in the data, in the order of the outputs; with model.labels = None classes are joined by position."
+    )
 
 
 def _cropped(preprocessing, crop, resize, data):
-    """Returns `preprocessing` with another crop, from images whose shorter side is `resize`."""
+    """Returns (`preprocessing` of what the network sees, that by which photographs are resized before the crop)."""
     size = (crop, crop) if isinstance(crop, int) else tuple(crop or preprocessing.size)
     if isinstance(data, datasets.Data):
         height, width, _ = data.image_shape
@@ -139,11 +173,13 @@ def _cropped(preprocessing, crop, resize, data):
             size = height, width
         if size[0] > height or size[1] > width:
             raise ValueError(f"`crop` must fit into the images of {data.name}, {height}x{width}. Received: {size}")
-        return dataclasses.replace(preprocessing, size=size)
-    if resize is not None and resize < min(size):
-        raise ValueError(f"`resize` must be at least the crop, {min(size)}. Received: {resize}")
-    share = min(size) / resize if resize else preprocessing.crop
-    return dataclasses.replace(preprocessing, size=size, crop=share)
+        return (dataclasses.replace(preprocessing, size=size),) * 2
+    if resize is None:
+        return (dataclasses.replace(preprocessing, size=size),) * 2
+    if resize < max(size):
+        raise ValueError(f"`resize` must be at least the crop, {max(size)}. Received: {resize}")
+    # Of the size that an uncropped square has, the shorter side is `resize`.
+    return tuple(dataclasses.replace(preprocessing, size=side, crop=1.0) for side in (size, (resize, resize)))
 
 
 def score(dataset, views, crop, labels, scores, truth):

@@ -1,8 +1,11 @@
 """Fine-tuning: which parts of a network are trained, and the statistics of its batch normalizations."""
+from contextlib import contextmanager
+
 import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
+from keras_preact.networks.graph import layers_of, normalizations_of
 
 BN = ("frozen", "trained")
 
@@ -11,8 +14,9 @@ def freeze(model, until="predictions", bn="frozen"):
     """Freezes the layers before `until`, and trains those from there on.
 
     Args:
-        model: a network of the zoo.
-        until: the first part that is trained: "stem", "stage1", "stage2" ..., "closing" or "predictions".
+        model: a network of the zoo, also inside a Sequential or another model.
+        until: the first part that is trained: "stem", "stage1", "stage2" ..., "closing" or "predictions"; another head
+            is named as its layer up to the first underscore.
         bn: "frozen" freezes every batch normalization, in the trained part, too: its statistics stay as they are to
             the bit and its gamma and beta are not trained; "trained" trains those of the trained part.
 
@@ -23,22 +27,22 @@ def freeze(model, until="predictions", bn="frozen"):
         ValueError: there is no such part, or another `bn`.
     """
     check_choice("bn", bn, BN)
-    parts = []
-    for layer in model.layers:
-        part = _part(layer)
-        if part not in parts and layer.weights:
-            parts.append(part)
+    layers = layers_of(model)
+    parts = list(dict.fromkeys(_part(layer) for layer in layers if layer.weights))
     check_choice("until", until, parts)
     trained = parts[parts.index(until):]
-    for layer in model.layers:
-        frozen = bn == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = _part(layer) in trained and not frozen
-    return [layer.name for layer in model.layers if layer.trainable_weights]
+    model.trainable = True  # those of models inside it, too, which would freeze whatever they hold
+    for layer in layers:
+        layer.trainable = _part(layer) in trained
+    if bn == "frozen":
+        for norm in normalizations_of(model):
+            norm.trainable = False
+    return [layer.name for layer in layers if layer.trainable_weights]
 
 
 def unfreeze(model, bn="frozen"):
     """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`."""
-    return freeze(model, _part(next(layer for layer in model.layers if layer.weights)), bn)
+    return freeze(model, _part(next(layer for layer in layers_of(model) if layer.weights)), bn)
 
 
 def recalibrate(model, images, batch_size=128):
@@ -50,43 +54,88 @@ def recalibrate(model, images, batch_size=128):
     those over all images ("PreciseBN", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3).
 
     Args:
-        model: a network of the zoo; frozen batch normalizations stay as they are.
-        images: preprocessed images, hundreds or more: an array of shape (images, height, width, channels), or an
-            iterable of such batches, whose sizes may differ.
+        model: a network of the zoo, also inside a Sequential or another model; frozen batch normalizations stay as
+            they are.
+        images: what `model.fit` takes, hundreds of images or more, preprocessed as for it: an array of shape (images,
+            height, width, channels), or an iterable of batches, which are such arrays or begin with one, as those of
+            (images, labels) of Keras's data sets; sizes may differ.
         batch_size: of an array, in images; best that of training.
 
     Raises:
-        ValueError: there are no images, or every batch normalization is frozen.
+        ValueError: there are no images, or none in a batch, or they never end; or every batch normalization is frozen.
     """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+    norms = [norm for norm in normalizations_of(model) if norm.trainable]
     if not norms:
         raise ValueError(
             "`recalibrate` changes batch normalizations that are not frozen, and the model has none: call "
             "unfreeze(model, bn='trained') before."
         )
+    seen = {norm: [] for norm in norms}
+    with _recording(seen):
+        for batch in _batches(images, batch_size):
+            _check_batch(batch, model)
+            model.stateless_call(model.trainable_variables, model.non_trainable_variables, batch, training=True)
+    if not any(seen.values()):
+        raise ValueError("`images` must hold at least one image. Received: none")
+    for norm, calls in seen.items():
+        if not calls:
+            continue  # the model does not use it
+        weights, means, variances = (np.array(values, "float64") for values in zip(*calls))
+        mean, square = (np.average(values, 0, weights) for values in (means, variances + means**2))
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(np.maximum(square - mean**2, 0))
+
+
+@contextmanager
+def _recording(seen):
+    """Lets each batch normalization in `seen` compute as in training, and note there (pixels, mean, variance)."""
+    def recorded(norm, call):
+        def of_batch(inputs, training=None, mask=None):
+            # So that what the layer makes of them is the statistics of the batch alone, times 1 - momentum.
+            pair = norm.moving_mean, norm.moving_variance
+            for statistic in pair:
+                statistic.assign(keras.ops.zeros_like(statistic))
+            outputs = call(inputs, training=True, mask=mask)
+            values = [np.asarray(keras.ops.convert_to_numpy(v.value), "float64") / (1 - norm.momentum) for v in pair]
+            seen[norm].append((np.prod(inputs.shape) / norm.moving_mean.shape[0], *values))
+            return outputs
+
+        return of_batch
+
+    before = {norm: vars(norm).get("call") for norm in seen}
+    try:
+        for norm in seen:
+            norm.call = recorded(norm, norm.call)
+        yield
+    finally:
+        for norm, call in before.items():
+            vars(norm).pop("call")
+            if call:
+                norm.call = call
+
+
+def _batches(images, batch_size):
+    """Yields the images of each batch in what `fit` takes."""
     batches = images
     if hasattr(images, "shape"):
         batches = (images[start:start + batch_size] for start in range(0, len(images), batch_size))
-    state = list(model.non_trainable_variables)
-    place = {id(variable): i for i, variable in enumerate(state)}
-    places = [(place[id(norm.moving_mean)], place[id(norm.moving_variance)]) for norm in norms]
-    for i in sum(places, ()):
-        # So that what a step makes of them is the statistics of the batch alone, times 1 - momentum.
-        state[i] = keras.ops.zeros(state[i].shape, state[i].dtype)
-    seen, sums = 0, [(0.0, 0.0)] * len(norms)
+    elif isinstance(images, keras.utils.PyDataset):
+        batches = (images[i] for i in range(len(images)))
+    elif hasattr(images, "cardinality") and int(images.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError("`images` must end, and this data set repeats itself: give images.take(batches).")
     for batch in batches:
-        _, new = model.stateless_call(model.trainable_variables, state, batch, training=True)
-        seen += len(batch)
-        for i, (norm, pair) in enumerate(zip(norms, places)):
-            mean, variance = (keras.ops.convert_to_numpy(new[j]).astype("float64") / (1 - norm.momentum) for j in pair)
-            total, squares = sums[i]
-            sums[i] = total + len(batch) * mean, squares + len(batch) * (variance + mean**2)
-    if not seen:
-        raise ValueError("`images` must hold at least one image. Received: none")
-    for norm, (total, squares) in zip(norms, sums):
-        mean = total / seen
-        norm.moving_mean.assign(mean)
-        norm.moving_variance.assign(np.maximum(squares / seen - mean**2, 0))
+        yield batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _check_batch(batch, model):
+    wanted, shape = getattr(model, "input_shape", None), tuple(getattr(batch, "shape", ()))
+    if not isinstance(wanted, tuple):
+        return  # a model of several inputs, or without a graph
+    if len(shape) != len(wanted) or any(side not in (None, given) for side, given in zip(wanted[1:], shape[1:])):
+        raise ValueError(
+            f"`images` must be batches of shape (images, {', '.join(map(str, wanted[1:]))}), alone or with labels. "
+            f"Received: {shape or type(batch).__name__}"
+        )
 
 
 def _part(layer):

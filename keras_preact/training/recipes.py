@@ -1,8 +1,6 @@
 """Training recipes as plain values; `RECIPES` is the table of them. Keras loads when a schedule is asked for."""
 import dataclasses
 
-import numpy as np
-
 from keras_preact._support.checks import check_choice
 
 CHOICES = {
@@ -87,10 +85,10 @@ class Recipe:
         if given:
             raise ValueError(f"augmentation={self.augmentation!r} does not know {' and '.join(given)}: leave 0.")
 
-    def targets(self, classes):
-        """Returns the target of each class, a row of shape (classes,): one-hot, or smoothed."""
+    def target_values(self, classes):
+        """Returns the target of the right class and that of every other: 1 and 0, or smoothed."""
         share = self.label_smoothing
-        return (np.eye(classes) * (1 - share) + share / classes).astype("float32")
+        return 1 - share + share / classes, share / classes
 
     def learning_rates(self, steps_per_epoch):
         """Returns the Keras schedule of this recipe.

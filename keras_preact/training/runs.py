@@ -3,10 +3,10 @@ import csv
 import importlib.util
 import json
 import tempfile
-from pathlib import Path
 
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
+from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks import files
 from keras_preact.networks.building import ResNet
@@ -50,7 +50,8 @@ def _differences(before, now, name=""):
 
 def read_log(path):
     """Returns the lines of a training log as dicts of text; none if there is no log."""
-    if not Path(path).exists():
+    path = local("path", path)
+    if not path.exists():
         return []
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -83,7 +84,7 @@ def plot(logs, path, title, measured="test"):
 
 def read_run(folder):
     """Returns what run.json says."""
-    return json.loads((Path(folder) / RUN).read_text())
+    return json.loads((local("folder", folder) / RUN).read_text())
 
 
 def load_run(folder, input_shape=None):
@@ -98,7 +99,7 @@ def load_run(folder, input_shape=None):
     Raises:
         ValueError: the folder holds no finished run.
     """
-    folder = Path(folder)
+    folder = local("folder", folder)
     if not (folder / RUN).exists() or not (folder / FINAL).exists():
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = read_run(folder)

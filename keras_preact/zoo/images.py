@@ -1,15 +1,24 @@
 """Images in and labels out, as a weight that is named by its tag wants them."""
+import warnings
+
 from keras_preact.data import preprocessing
 from keras_preact.zoo import index
 
 
-def preprocess_input(x, weights="cifar10", model=None, data_format=None):
+DEFAULT = "cifar10"
+
+
+def preprocess_input(x, weights=None, model=None, data_format=None):
     """Normalizes images as `weights` were trained: (x / 255 - mean) / std. The argument itself stays as it is.
+
+    A model knows what its weights were trained with:
+
+    >>> model.predict(keras_preact.preprocess_input(images, model))
 
     Args:
         x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
             (..., 3, height, width) if the data format is "channels_first".
-        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
+        weights: a model of ours with weights, a `Preprocessing`, or a tag that `list_weights` names; default "cifar10".
         model: the name of the builder, where the weights of one tag differ.
         data_format: default Keras's `image_data_format`.
 
@@ -17,9 +26,19 @@ def preprocess_input(x, weights="cifar10", model=None, data_format=None):
         float32 of the shape of `x`.
 
     Raises:
-        ValueError: an unknown tag, or another number of channels.
+        ValueError: an unknown tag, a model that does not know its preprocessing, or another number of channels.
+
+    Warns:
+        UserWarning: `weights` were not given, and the images are not of CIFAR-10's size.
     """
-    return preprocessing.normalize(x, _preprocessing(weights, model), data_format)
+    known = _preprocessing(weights, model)
+    if weights is None and not set(known.size) <= set(x.shape[-3:]):
+        warnings.warn(
+            f"These images, of shape {tuple(x.shape)}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` were "
+            "not given: give the model, or its `preprocessing`.",
+            stacklevel=2,
+        )
+    return preprocessing.normalize(x, known, data_format)
 
 
 def decode_predictions(preds, top=5, weights="cifar10", model=None):
@@ -29,13 +48,13 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
         weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
-            "imagenet_wordnet_ids"), or a list with a label for each class, such as `model.labels`.
+            "imagenet_wordnet_ids"), a model that knows its labels, or a list with a label for each class.
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
         ValueError: an unknown tag, no labels, or predictions that do not have one column for each label.
     """
-    labels = weights
+    labels = getattr(weights, "labels", weights)
     if labels is None:
         raise ValueError("A network with a new head has no labels: give `weights` a list with one for each class.")
     if isinstance(weights, str):
@@ -44,22 +63,28 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     return preprocessing.decode(preds, labels, top)
 
 
-def load_image(file, weights="cifar10", model=None):
+def load_image(file, weights=None, model=None):
     """Returns the image in `file` as `weights` expect it: resized, cropped, uint8 of shape (height, width, 3).
 
     Args:
         file: path or binary file of any format Pillow reads.
-        weights: a tag that `list_weights` names, or a `Preprocessing`, such as `model.preprocessing`.
+        weights: a model of ours with weights, a `Preprocessing`, or a tag that `list_weights` names; default "cifar10".
         model: the name of the builder, where the weights of one tag differ.
 
     Raises:
-        ValueError: an unknown tag.
+        ValueError: an unknown tag, or a model that does not know its preprocessing.
         OSError: no such file, or not an image.
     """
     return preprocessing.load_image(file, _preprocessing(weights, model))
 
 
 def _preprocessing(weights, model):
-    if isinstance(weights, preprocessing.Preprocessing):
-        return weights
-    return index.describe(weights, model).preprocessing
+    known = getattr(weights, "preprocessing", weights)  # of a model
+    if isinstance(known, preprocessing.Preprocessing):
+        return known
+    if weights is not None and not isinstance(weights, str):
+        raise ValueError(
+            "`weights` must be a tag, a Preprocessing, or a model that knows its own, as those of our builders with "
+            f"weights do; set model.preprocessing to what it was trained with. Received: {weights!r}"
+        )
+    return index.describe(weights or DEFAULT, model).preprocessing

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_preact._support import atomic
+from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import normalize
 from keras_preact.networks import files
 from keras_preact.networks.building import ResNet
@@ -57,14 +58,15 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
     name, at = hub.parse(repository)
     if at:
         raise ValueError(f"Give the branch as `revision`. Received: {repository!r}")
-    if folder and Path(folder).exists():
+    folder = folder and local("folder", folder)
+    if folder and folder.exists():
         raise ValueError(f"`folder` must be a new folder; this one exists already: {folder}")
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Networks are published with the channels last: keras.config.set_image_data_format('channels_last'). "
             f"Received: {keras.config.image_data_format()!r}"
         )
-    run = None if isinstance(source, keras.Model) else Path(source)
+    run = None if isinstance(source, keras.Model) else local("source", source)
     if run:
         source, metadata = _of_run(run)
     elif metadata is None:
@@ -80,7 +82,7 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
         if commit:
             _verify(name, commit, metadata, cache)
         if folder:
-            atomic.replace(Path(folder), lambda path: shutil.copytree(new, path))
+            atomic.replace(folder, lambda path: shutil.copytree(new, path))
     return Publication(name, commit, files, text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from keras_preact._support.paths import local
 from keras_preact._support.settings import dtype_policy
 from keras_preact.networks.architectures import builder_name
 from keras_preact.networks.config import NetworkConfig
@@ -79,7 +80,7 @@ def of_repository(address: str) -> Found:
 
 
 def _of_file(address, path):
-    return Found(address, about(path), lambda: Path(path))
+    return Found(address, about(path), lambda: local("weights", path))
 
 
 def pull(name):

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_preact._support.checks import is_count
+from keras_preact.networks.graph import normalizations_of
 
 
 def fuse_batch_norm(model: keras.Model, group: int | None = None) -> int:
@@ -40,7 +41,7 @@ def fuse_batch_norm(model: keras.Model, group: int | None = None) -> int:
     """
     if group is not None and not is_count(group):
         raise ValueError(f"`group` must be a positive integer, a number of images. Received: {group!r}")
-    layers = [layer for layer in _layers(model) if _normalizes_channels(layer)]
+    layers = [layer for layer in normalizations_of(model) if _normalizes_channels(layer)]
     kernel = partial(_composed, group=group) if group else KERNELS.get(keras.backend.backend())
     for layer in layers:
         vars(layer).pop("call", None)
@@ -48,15 +49,6 @@ def fuse_batch_norm(model: keras.Model, group: int | None = None) -> int:
             layer.call = partial(_call, layer, kernel)
     model.train_function = None  # which was traced with what the layers called before
     return len(layers) if kernel else 0
-
-
-def _layers(model):
-    """Returns each layer of a model once, those of models inside it, too."""
-    found = {}
-    for layer in model.layers:
-        for one in _layers(layer) if isinstance(layer, keras.Model) else [layer]:
-            found[id(one)] = one
-    return found.values()
 
 
 def _normalizes_channels(layer):

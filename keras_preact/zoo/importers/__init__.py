@@ -1,8 +1,8 @@
 """Weights of other zoos into our networks, one file a source, exactly or not at all."""
 import os
-from pathlib import Path
 
 from keras_preact._support.checks import check_choice
+from keras_preact._support.paths import local
 from keras_preact.zoo import described
 from keras_preact.zoo.importers import engine, image_classifiers, keras_applications, pytorchcv, timm, torch7
 from keras_preact.zoo.importers.engine import Report as Report
@@ -52,7 +52,7 @@ def convert(source, weights, name=None, output=None, **network):
     if output is not None and not os.fspath(output).endswith(".weights.h5"):
         raise ValueError(f"`output` must name a .weights.h5 file. Received: {output}")
     if isinstance(weights, (str, os.PathLike)):
-        where = weights = Path(weights)
+        where = weights = local("weights", weights)
         name = weights.resolve().name if name is None else name
         if not weights.exists():
             raise ValueError(f"`weights` names a file that does not exist: {weights}")

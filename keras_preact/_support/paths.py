@@ -1,0 +1,26 @@
+"""Paths as users give them."""
+import os
+import re
+from pathlib import Path
+
+
+def local(name: str, path: str | os.PathLike) -> Path:
+    """Returns the path that the argument `name` names on this machine, with a leading "~" as the user's home.
+
+    Raises:
+        TypeError: no path.
+        ValueError: an address of a remote store, such as "gs://bucket/folder", or an empty path.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path. Received: {path!r} of type {type(path).__name__}")
+    text = os.fspath(path)
+    # `Path` makes one slash of the two.
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", text)
+    if scheme:
+        raise ValueError(
+            f"`{name}` must be on this machine: mount {scheme[1]}:// as a folder, or copy from and to it. "
+            f"Received: {text}"
+        )
+    if not text:
+        raise ValueError(f"`{name}` must not be empty. Received: ''; the folder of now is '.'")
+    return Path(text).expanduser()
