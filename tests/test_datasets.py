@@ -43,7 +43,7 @@ def test_npz_of_a_known_data_set_takes_its_labels_and_statistics(tmp_path):
     ({"x_test": np.zeros((8, 4, 4, 1), "uint8")}, r"one shape.*Received: \(4, 4, 3\) and \(4, 4, 1\)"),
     ({"x_test": np.zeros((0, 4, 4, 3), "uint8"), "y_test": np.zeros(0, int)}, r"x_test .*one or more.*\(0, 4, 4, 3\)"),
     ({"x_train": np.zeros((0, 4, 4, 3), "uint8"), "y_train": np.zeros(0, int)}, "x_train .*one or more"),
-    ({"y_train": np.array([255, *range(63)]) % 256}, "without gaps. Received: no image of class 63, and 255 as the large"),
+    ({"y_train": np.array([255, *range(63)]) % 256}, "without gaps. Received: no image of class 63, and 255 as"),
     ({"y_train": np.array([10**9] + [0] * 63)}, "without gaps. Received: no image of class 1, and 1000000000 as the"),
     ({"y_train": np.full(64, -1)}, "between 0 and 0. Received: -1"),
     ({"class_names": ["a", "b", "c"]}, r"between 0 and 2. Received: 3 as y_train\[3\]"),
@@ -68,7 +68,7 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
     whole = path.read_bytes()
     np.save(tmp_path / "one.npy", np.zeros(3))
     cases = {
-        whole[:-40]: "cannot be read as an .npz file", whole[:60] + bytes(80) + whole[140:]: "cannot be read as an .npz",
+        whole[:-40]: "cannot be read as an .npz", whole[:60] + bytes(80) + whole[140:]: "cannot be read as an .npz",
         b"": "cannot be read as an .npz", b"hello" * 9: "cannot be read as an .npz",
         (tmp_path / "one.npy").read_bytes(): "holds one array, as np.save writes it",
     }

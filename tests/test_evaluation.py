@@ -112,7 +112,8 @@ def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
         for i in range(5):
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     seen = []
-    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs)))
     model.predict_on_batch = lambda x: seen.append(x) or np.zeros((len(x), 2))
     preprocessing = kp.Preprocessing((0.0,) * 3, (1 / 255,) * 3, (8, 8), 0.875, "nearest")
     report = evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=20, views="ten_crop")
@@ -123,6 +124,13 @@ def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
     assert report.notes[0].startswith("Every fifth image of each class, by name, is a test image")
     with pytest.raises(ValueError, match="`resize` must be at least the crop, 20. Received: 19"):
         evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=19)
+
+
+def test_images_of_another_size_than_the_weights_are_noted(data):
+    model = brightest_column(6)
+    model.preprocessing = kp.Preprocessing((0.0,), (1.0,), (8, 9))
+    assert "measured as they are, 4x6, and the weights are for 8x9" in evaluation.evaluate(model, data).notes[-1]
+    assert len(evaluation.evaluate(model, data, crop=(4, 6)).notes) == 1
 
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():

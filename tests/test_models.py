@@ -2,6 +2,7 @@
 import inspect
 import shutil
 
+import h5py
 import helpers
 import keras
 import numpy as np
@@ -123,6 +124,41 @@ def test_a_refused_file_leaves_the_network_as_it_was(source, file):
         files.assign(model, layers, "a file")
     for name, value in helpers.weights_of(model).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("layer, place, value, message", [
+    ("stem_conv", 0, np.nan, "stem_conv/kernel: 1 of 432 values are not finite"),
+    ("predictions", 1, -np.inf, "predictions/bias: 1 of 10 values are not finite"),
+    ("closing_bn", 3, -1e-3, "closing_bn/moving_variance: 1 of 64 variances are negative"),
+    ("stem_conv", 0, np.int64, "stem_conv/kernel: values of the type int64, not of a floating-point type"),
+    ("stem_conv", 0, bool, "stem_conv/kernel: values of the type bool"),
+    ("stem_conv", 0, "S8", r"stem_conv/kernel: values of the type \|S8"),
+    ("stem_conv", 0, complex, "stem_conv/kernel: values of the type complex128"),
+])
+def test_values_that_are_no_weights_are_refused(layer, place, value, message, source, tmp_path):
+    path = tmp_path / "own.weights.h5"
+    source.save_weights(path)
+    with h5py.File(path, "r+") as h5:
+        (group,) = (g["vars"] for g in h5["layers"].values() if g["vars"].attrs.get("name") == layer)
+        values = group[str(place)][()]
+        if isinstance(value, float):
+            values.flat[1] = value
+        else:
+            values = values.astype(value)
+        del group[str(place)]
+        group[str(place)] = values
+    model = kp.PreActResNet20()
+    before = helpers.weights_of(model)
+    with pytest.raises(ValueError, match=rf"{path.name} do not fit .*nothing was loaded.*\n  {message}"):
+        files.assign(model, files.read(path), path)
+    for name, kept in helpers.weights_of(model).items():
+        np.testing.assert_array_equal(kept, before[name])
+
+
+def test_half_precision_is_a_floating_point_type(source, file):
+    model, layers = kp.PreActResNet20(), files.read(file)
+    files.assign(model, {name: [a.astype("float16") for a in arrays] for name, arrays in layers.items()}, "halves")
+    np.testing.assert_array_equal(model.get_weights()[0], source.get_weights()[0].astype("float16"))
 
 
 def test_a_truncated_file_is_refused(file, tmp_path):

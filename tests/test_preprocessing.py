@@ -44,11 +44,11 @@ def test_normalize_backend_tensors():
 @pytest.mark.parametrize("x", [np.linspace(-1, 1, 12), np.linspace(0, 1, 12)])
 def test_normalizing_twice_or_scaled_values_warns(x):
     with pytest.warns(UserWarning, match="from 0 to 255 are expected, and these lie between"):
-        kp.preprocess_input(np.float32(x).reshape(2, 2, 3))
+        kp.preprocess_input(np.float32(x).reshape(2, 2, 3), "cifar10")
 
 
 def test_black_images_do_not_warn():
-    kp.preprocess_input(np.zeros((1, 2, 2, 3), "float32"))
+    kp.preprocess_input(np.zeros((1, 2, 2, 3), "float32"), "cifar10")
 
 
 def test_wrong_channels_are_refused():
@@ -61,7 +61,7 @@ def test_wrong_channels_are_refused():
 def test_a_tag_stands_for_what_its_weights_were_trained_with():
     x = np.full((1, 1, 1, 3), 128, "uint8")
     expected = (128 / 255 - np.array([0.4914, 0.4822, 0.4465])) / [0.2470, 0.2435, 0.2616]
-    np.testing.assert_allclose(kp.preprocess_input(x)[0, 0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(kp.preprocess_input(x, "cifar10")[0, 0, 0], expected, atol=1e-6)
     np.testing.assert_allclose(kp.preprocess_input(x, HALF), normalize(x, HALF))
     with pytest.raises(ValueError, match="tag of the index: 'cifar10'.* Received: 'cifar'"):
         kp.preprocess_input(x, weights="cifar")
@@ -69,6 +69,29 @@ def test_a_tag_stands_for_what_its_weights_were_trained_with():
         kp.preprocess_input(x, weights="imagenet", model="PreActResNet50")
     with pytest.raises(ValueError, match="of other weights take `model.preprocessing` and `model.labels`"):
         kp.preprocess_input(x, weights="imagenet")
+
+
+def test_a_model_knows_its_preprocessing_and_labels():
+    model = keras.Sequential(name="own")
+    model.preprocessing, model.labels = HALF, ("cat", "dog")
+    x = np.full((1, 2, 2, 3), PIXEL, "uint8")
+    np.testing.assert_allclose(kp.preprocess_input(x, model)[0, 0, 0], NORMALIZED, atol=1e-6)
+    assert kp.decode_predictions(np.array([[0.25, 0.75]]), 1, model) == [[("dog", 0.75)]]
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, "PNG")
+    assert kp.load_image(file, model).shape == (*HALF.size, 3)
+    for unknown in (keras.Sequential(name="own"), (0.5, 0.5)):
+        with pytest.raises(ValueError, match="a Preprocessing, or a model that knows its own.*set model.preprocessing"):
+            kp.preprocess_input(x, unknown)
+
+
+def test_without_weights_images_of_another_size_than_cifar10s_are_noticed():
+    with pytest.warns(UserWarning, match=r"shape \(1, 8, 32, 3\), are normalized as CIFAR-10's of 32x32.*give the m"):
+        kp.preprocess_input(np.full((1, 8, 32, 3), 128, "uint8"))
+    expected = (128 / 255 - 0.4914) / 0.2470
+    for given in ((), ("cifar10",)):
+        x = kp.preprocess_input(np.full((1, 32, 32, 3) if not given else (1, 8, 8, 3), 128, "uint8"), *given)
+        assert x[0, 0, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_decode_predictions():

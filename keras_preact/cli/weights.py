@@ -34,6 +34,8 @@ def convert(source, file, name, output, push, data, licence):
     if push:
         measured = evaluate(model, data, report.preprocessing)
         click.echo(f"{measured.top1_error:.2f} % top-1 error on {measured.images} test images of {measured.dataset}")
+        for note in measured.notes:
+            click.echo(f"  {note}")
         published = push_to_hub(model, push, report.metadata(measured, Path(file).name, licence))
         click.echo(f"Published and read back: hf://{published.repository}@{published.commit}")
 

@@ -100,7 +100,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
     """Returns the `Prepared` of `model`.
 
     Args:
-        model: a `keras.Model` with one input and one output.
+        model: a functional or Sequential `keras.Model` with one input and one output; models may be inside it.
         preprocessing: a `Preprocessing`; default `model.preprocessing`.
         labels: the name of each class; default `model.labels`.
         classifies: whether probabilities are asked for.
@@ -122,11 +122,11 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
             f"{model.name} does not say how its images were preprocessed: give `preprocessing`, a "
             f"keras_preact.Preprocessing. Received: {preprocessing!r}"
         )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            f"`model` must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}"
-        )
     whole = opened(model)
+    if len(whole.inputs) != 1 or len(whole.outputs) != 1:
+        raise ValueError(
+            f"`model` must have one input and one output. Received: {len(whole.inputs)} and {len(whole.outputs)}"
+        )
     head = head_of(whole)
     with recursion_limit(len(whole.layers)):
         features = keras.Model(whole.inputs[0], _features(head.features))

@@ -56,6 +56,6 @@ def _check_single(model, nodes):
     closed = [node.operation.name for node in nodes if compat.functional(node.operation)]
     if closed or len(set(names)) < len(names):
         raise ValueError(
-            f"`model` must have one network that is used once, so that each resolution has one last feature map. "
+            "`model` must have one network that is used once, so that each resolution has one last feature map. "
             f"Received: {model.name}, with several: give one of them, model.get_layer(name)."
         )

@@ -178,14 +178,14 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
     engine = engine or Engine()
     config = model if isinstance(model, NetworkConfig) else named(model)
-    devices = STRATEGIES[engine.strategy]()
+    folder, devices = local("output", output), STRATEGIES[engine.strategy]()
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
         data = data.hold_out(hold_out)
     _check_batch(recipe, data, devices, engine)
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
     run = _describe(config, data, recipe, seed, engine) | {"hold_out": hold_out}
-    folder, steps = local("output", output), data.train_images // recipe.batch_size
+    steps = data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)
     if devices.chief:
         runs.claim(folder, run)

@@ -112,6 +112,7 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
     check_choice("views", views, VIEWS)
     data = datasets.load(data)
     preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
+    trained = preprocessing.size
     preprocessing, resizing = _cropped(preprocessing, crop, resize, data)
     shape = preprocessing.input_shape
     if any(wanted not in (None, side) for wanted, side in zip(model.input_shape[1:], shape)):
@@ -124,6 +125,9 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
             f"The network tells {model.output_shape[-1]} classes apart, and {data.name} has {len(data.labels)}."
         )
     order, notes = _joined(getattr(model, "labels", None), data)
+    if crop is None and preprocessing.size != trained:
+        sizes = [f"{height}x{width}" for height, width in (preprocessing.size, trained)]
+        notes += (f"The images were measured as they are, {sizes[0]}, and the weights are for {sizes[1]}.",)
     batch_size = batch_size or datasets.batch_of(preprocessing.size)
     progress = keras.utils.Progbar(data.test_images, verbose=int(sys.stdout.isatty() if verbose == "auto" else verbose))
     scores, truth = [], []

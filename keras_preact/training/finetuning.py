@@ -62,7 +62,8 @@ def recalibrate(model, images, batch_size=128):
         batch_size: of an array, in images; best that of training.
 
     Raises:
-        ValueError: there are no images, or none in a batch, or they never end; or every batch normalization is frozen.
+        ValueError: there are no images, or images of another shape, or they never end; or every batch normalization is
+            frozen.
     """
     norms = [norm for norm in normalizations_of(model) if norm.trainable]
     if not norms:
@@ -95,7 +96,7 @@ def _recording(seen):
             pair = norm.moving_mean, norm.moving_variance
             for statistic in pair:
                 statistic.assign(keras.ops.zeros_like(statistic))
-            outputs = call(inputs, training=True, mask=mask)
+            outputs = call(inputs, training=True, **({} if mask is None else {"mask": mask}))
             values = [np.asarray(keras.ops.convert_to_numpy(v.value), "float64") / (1 - norm.momentum) for v in pair]
             seen[norm].append((np.prod(inputs.shape) / norm.moving_mean.shape[0], *values))
             return outputs

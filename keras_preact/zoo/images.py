@@ -4,7 +4,6 @@ import warnings
 from keras_preact.data import preprocessing
 from keras_preact.zoo import index
 
-
 DEFAULT = "cifar10"
 
 
@@ -32,10 +31,10 @@ def preprocess_input(x, weights=None, model=None, data_format=None):
         UserWarning: `weights` were not given, and the images are not of CIFAR-10's size.
     """
     known = _preprocessing(weights, model)
-    if weights is None and not set(known.size) <= set(x.shape[-3:]):
+    if weights is None and not _has_size(tuple(x.shape), known.size):
         warnings.warn(
-            f"These images, of shape {tuple(x.shape)}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` were "
-            "not given: give the model, or its `preprocessing`.",
+            f"These images, of shape {tuple(x.shape)}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` "
+            "were not given: give the model, or its `preprocessing`.",
             stacklevel=2,
         )
     return preprocessing.normalize(x, known, data_format)
@@ -76,6 +75,11 @@ def load_image(file, weights=None, model=None):
         OSError: no such file, or not an image.
     """
     return preprocessing.load_image(file, _preprocessing(weights, model))
+
+
+def _has_size(shape, size):
+    """Whether images of `shape`, with the channels first or last, have that size, (height, width)."""
+    return size in (shape[-3:-1], shape[-2:])
 
 
 def _preprocessing(weights, model):
