@@ -269,13 +269,14 @@ class Result:
 def results(experiment, output="runs/paper"):
     """Returns the `Result`s of an experiment, the full one first, then shortened ones, longest first."""
     recipe, found = recipes.find(experiment.recipe), {}
+    whole = {"epochs": recipe.epochs, "warmup_of": recipe.warmup_of}
     for folder in Path(output).glob(f"{experiment.run}*/seed*"):
         if not (folder / runs.RUN).exists():
             continue
         run = runs.read_run(folder)
         ran = recipes.Recipe(**run["recipe"])
         same = (NetworkConfig(**run["config"]), run["data"]["name"]) == (experiment.config, experiment.data)
-        if not same or run.get("hold_out") or dataclasses.replace(ran, epochs=recipe.epochs) != recipe:
+        if not same or run.get("hold_out") or dataclasses.replace(ran, **whole) != recipe:
             continue
         error = _error(experiment, folder)
         if error is not None:
