@@ -166,7 +166,7 @@ _SHORT = Recipe(
 
 RECIPES = {recipe.name: recipe for recipe in (
     _PAPER,
-    dataclasses.replace(_PAPER, name="cifar_paper_64", source="Table 4, ResNet-1001 with a batch of 64", batch_size=64),
+    dataclasses.replace(_PAPER, name="cifar_paper_64", source="cifar_paper with a batch of 64", batch_size=64),
     Recipe(
         "cifar_torch", "the authors' Torch release: batch 64, divisions after 80 and 121 of 200 epochs", epochs=200,
         batch_size=64, drops=(80 / 200, 121 / 200), nesterov=True,
