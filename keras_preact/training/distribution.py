@@ -139,14 +139,14 @@ def _tensorflow(strategy):
 
 
 def _shared_out(images, most, replicas):
-    """Returns the largest batch up to `most` in which, and in the rest of whose, every replica has images.
+    """Returns the largest batch up to `most` in which, and in the rest of whose, every replica has images, or more.
 
     tf.distribute gives each the same number, rounded up, until there are no more.
     """
     def reaches_all(batch):
         return (replicas - 1) * -(-batch // replicas) < batch
 
-    for batch in range(min(most, images), 0, -1):
+    for batch in (*range(min(most, images), 0, -1), *range(most + 1, images + 1)):
         if reaches_all(batch) and (images % batch == 0 or reaches_all(images % batch)):
             return batch
     raise ValueError(
@@ -187,6 +187,10 @@ class _AverageStatistics(keras.callbacks.Callback):
         self.strategy = strategy
 
     def on_test_begin(self, logs=None):
+        self.strategy.run(self._average)
+
+    @functools.cached_property  # traced once
+    def _average(self):
         import tensorflow as tf
 
         statistics = [variable.value for variable in self.model.non_trainable_variables if "moving" in variable.name]
@@ -197,4 +201,4 @@ class _AverageStatistics(keras.callbacks.Callback):
             for variable, mean in zip(statistics, replica.all_reduce("MEAN", [v.read_value() for v in statistics])):
                 variable.assign(mean)
 
-        self.strategy.run(average)
+        return average
