@@ -26,6 +26,7 @@ from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, looped, unrolled
 from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.training.forms.stochastic_depth import stochastic
 from keras_preact.version import __version__
 
 
@@ -186,6 +187,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
     engine = engine or Engine()
     config = model if isinstance(model, NetworkConfig) else named(model)
+    if recipe.survival < 1:
+        _check_stochastic(config, engine)
     devices = STRATEGIES[engine.strategy](**({"replicas": engine.replicas} if engine.replicas else {}))
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
@@ -207,7 +210,7 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         runs.claimed(folder, run) if devices.chief else nullcontext(), dtype_policy(engine.precision), devices.scope(),
         deep_enough(config), streams.naming_unreadable(data),
     ):
-        network = compiled(config, data, recipe, rates, engine, devices.model)
+        network = compiled(config, data, recipe, rates, engine, devices.model, seed)
         epoch = _restore(network, folder, steps)
         changed = runs.go_on(folder, run, epoch) if devices.chief and 0 < epoch < recipe.epochs else ()
         if changed and verbose:
@@ -282,12 +285,26 @@ def _devices():
         return []  # PyTorch's Keras knows none
 
 
-def compiled(config, data, recipe, rates, engine, model=keras.Model):
+def _check_stochastic(config, engine):
+    if engine.loop is True or engine.rematerialize:
+        raise ValueError(
+            "Stochastic depth goes with units that are neither looped nor rematerialized; leave out `loop` and "
+            f"`rematerialize`, or `survival`. Received: loop={engine.loop}, rematerialize={engine.rematerialize}"
+        )
+    if config.join[0] != "plain":
+        raise ValueError(
+            f"Stochastic depth leaves out branches that are added, join='plain'. Received: {config.join[0]!r}"
+        )
+
+
+def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
-    if engine.loops(config):
+    if engine.loops(config) and recipe.survival == 1:
         forms = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
     else:
+        if recipe.survival < 1:
+            model = stochastic(model, recipe.survival, seed)
         if engine.rematerialize:
             model = rematerialized(model)
         if model is not keras.Model:

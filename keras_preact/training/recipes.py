@@ -16,6 +16,7 @@ RANGES = (
     (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "lighting"), "be at least 0",
      lambda n: n >= 0),
     (("momentum", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
+    (("survival",), "be above 0 and at most 1", lambda n: 0 < n <= 1),
     (("colour",), "lie between 0 and 1", lambda n: 0 <= n <= 1),
 )
 
@@ -50,6 +51,8 @@ class Recipe:
         mixup: alpha of the Beta distribution by which "pad_crop" mixes pairs of images; 0 for none.
         colour: how much brightness, contrast and saturation of photographs vary, 0.4 for 0.6 to 1.4 times.
         lighting: standard deviation of the colour that photographs are shifted by, in units of ImageNet's.
+        survival: probability with which the last residual unit stays in a step, by stochastic depth (Huang et al.
+            2016); it falls linearly to that from 1. 1 for none.
         size: side in pixels of the crop of photographs; None for the network's own. The scales are relative to it.
 
     Raises:
@@ -78,6 +81,7 @@ class Recipe:
     colour: float = 0.0
     lighting: float = 0.0
     size: int | None = None
+    survival: float = 1.0
 
     def __post_init__(self):
         if isinstance(self.drops, list):
