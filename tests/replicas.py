@@ -77,8 +77,8 @@ def images():
     return {"x_train": x[:320], "y_train": y[:320], "x_test": x[320:], "y_test": y[320:]}
 
 
-def trained(strategy, folder, name, die=0):
-    data, engine, networks = images(), training.Engine(strategy), []
+def trained(strategy, folder, name, die=0, **engine):
+    data, engine, networks = images(), training.Engine(strategy, **engine), []
     datasets.batch_of = lambda shape: 2
     compiled, callbacks = training.compiled, training._callbacks
 
@@ -103,9 +103,10 @@ def main(mode, folder=None, die="0"):
     if mode == "steps":
         found = steps()
     elif mode == "mirrored":
-        strategy = two_devices()
-        STRATEGIES["mirrored"] = lambda: distribution._of_strategy(strategy)
-        found = trained("mirrored", folder, "mirrored")
+        found = trained("mirrored", folder, "mirrored", replicas=2)
+        data = {name: array[:-1] if "test" in name else array for name, array in images().items()}
+        larger, engine = NetworkConfig((1, 1, 1), (5, 6, 8)), training.Engine("mirrored", replicas=2)
+        found["larger"] = len(training.train(larger, data, RECIPE, f"{folder}-larger", engine=engine, verbose=0))
     elif mode == "jax":
         found = trained("jax", folder, f"jax{os.environ.get('KERAS_DISTRIBUTION_PROCESS_ID', '')}")
     else:

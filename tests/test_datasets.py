@@ -203,6 +203,43 @@ def test_cutout_is_a_square_around_a_point_of_the_image():
     assert max(areas) == 16 and min(areas) == 4  # whole inside; a quarter in a corner
 
 
+def test_cutout_is_centred():
+    """Of 3 rows around row c, so that the first and the last row have one neighbour each."""
+    rows = set()
+    for seed in range(100):
+        image = cut_out(np.ones((1, 5, 5, 1)), 3, np.random.default_rng(seed))[0]
+        for zeros in np.nonzero(image[..., 0] == 0):
+            rows.add((int(zeros.min()), int(zeros.max())))
+    assert rows == {(0, 1), (0, 2), (1, 3), (2, 4), (3, 4)}
+
+
+def test_no_batch_draws_what_the_order_of_the_epoch_drew(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        datasets, "crop_and_flip", lambda images, padding, rng: drawn.append(rng.permutation(64).tolist()) or images
+    )
+    batches = TrainingBatches(datasets.load(arrays()), RECIPE, seed=3, epoch=2)
+    for i in range(len(batches)):
+        batches[i]
+    assert len({*map(tuple, drawn), tuple(batches._order[1].tolist())}) == 5
+
+
+def test_a_digest_is_of_every_image_and_label(tmp_path):
+    digest = datasets.load(arrays()).digest()
+    assert digest == datasets.load(arrays()).digest()
+    for part, values in arrays().items():
+        changed = np.array(values)
+        changed[3] = changed[2]
+        assert datasets.load(arrays() | {part: changed}).digest() != digest
+    for label in ("a", "b"):
+        for i in range(5):
+            photo(tmp_path / label / f"{i}.png", (9, 9, 9))
+    digest = datasets.load(tmp_path).digest()
+    assert digest == datasets.load(tmp_path).digest()
+    photo(tmp_path / "b" / "4.png", (9, 9, 9), (20, 20))
+    assert datasets.load(tmp_path).digest() != digest
+
+
 def test_mixup_mixes_targets_as_it_mixes_images():
     targets = np.eye(8, dtype="float32")
     images, mixed = mix_up(targets.reshape(8, 8, 1, 1), targets, 1.0, np.random.default_rng(2))

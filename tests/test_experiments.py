@@ -13,7 +13,7 @@ from keras_preact import cli
 from keras_preact._support import atomic
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.paper import experiments, reporting
-from keras_preact.paper.experiments import EXPERIMENTS, Experiment, find, reproduce, results
+from keras_preact.paper.experiments import EXPERIMENTS, Experiment, Result, find, reproduce, results
 from keras_preact.training import recipes, runs
 from keras_preact.training.engine import Diverged
 
@@ -29,18 +29,34 @@ def published(table):
 
 
 def test_the_tables_hold_every_row_of_the_paper():
-    assert [len(find(f"table{i}")) for i in range(1, 6)] == [12, 10, 12, 9, 6]
+    assert [len(find(f"table{i}")) for i in range(1, 6)] == [16, 10, 12, 9, 6]
     assert [row.published for row in find("table1")] == [
-        "6.61", "fail", "fail", "12.35", "fail", "fail", "8.70", "9.81", "12.86", "6.91", "12.22", "fail",
+        "6.61", "fail", "fail", "12.35", *["fail"] * 6, "8.70", "9.81", "12.86", "6.91", "12.22", "fail",
     ]
     assert {row.config.depth for row in find("table1")} == {110}
     assert (110, "full_preactivation", "6.37") in published("table2")
     assert (164, "bn_after_addition", "6.50") in published("table2")
     assert (1001, "full_preactivation", "22.71") in published("table3")
     assert (1202, "original", "7.93") in published("table4")
-    assert [(row.published, row.error5, row.test) for row in find("table5")][::5] == [
-        ("23.0", 6.7, (224, 256)), ("20.1", 4.8, (320, 320)),
+    assert [(row.published, row.test) for row in find("table5")][::5] == [
+        ("23.0 / 6.7", (224, 256)), ("20.1 / 4.8", (320, 320)),
     ]
+    # "init b_g = 0 to -5" fails; searched "in the range of 0 to -10 with a decrement step of -1".
+    biases = [row.config.join[1] for row in find("table1", "exclusive")]
+    assert biases == [0, -1, -2, -3, -4, -5, -6, -7]
+    gates = find("gates")
+    assert [row.config.join for row in gates] == [("exclusive_gate", -bias) for bias in range(11)]
+    assert {(row.hold_out, row.published, row.seeds) for row in gates} == {(5000, "", 1)}
+    assert [(row.published, row.config.depth, row.config.order, row.seeds) for row in find("resnet101")] == [
+        ("23.6 / 7.1", 101, "original", 1), ("24.6 / 7.5", 101, "bn_after_addition", 1),
+    ]
+    assert [row.published for row in find("table4", "1001 [ours]")] == [
+        "4.92 (4.89 ± 0.14)", "4.62 (4.69 ± 0.20)", "22.71 (22.68 ± 0.22)",
+    ]
+    assert [row.recipe for row in find("table4", "batch 64")] == ["cifar_torch"]
+    assert {row.table: row.seeds for row in EXPERIMENTS if row.table.startswith("table")} == {
+        "table1": 5, "table2": 5, "table3": 5, "table4": 5, "table5": 1,
+    }
     for row in EXPERIMENTS:
         recipes.find(row.recipe)
         assert row.data in row.row or row.data != "cifar100"
@@ -49,9 +65,9 @@ def test_the_tables_hold_every_row_of_the_paper():
 def test_rows_share_a_run_exactly_where_nothing_differs():
     determines = {}
     for row in EXPERIMENTS:
-        determines.setdefault(row.run, set()).add((row.config, row.data, row.recipe))
+        determines.setdefault(row.run, set()).add((row.config, row.data, row.recipe, row.hold_out))
     assert all(len(found) == 1 for found in determines.values())
-    assert len(determines) == len({(row.config, row.data, row.recipe) for row in EXPERIMENTS})
+    assert len(determines) == len({(row.config, row.data, row.recipe, row.hold_out) for row in EXPERIMENTS})
     (table1,), (table2,) = find("table1", "original"), find("table2", "original, ResNet-110")
     assert table1.run == table2.run == "cifar10-110-basic-original-zero_pad"
 
@@ -69,7 +85,7 @@ def rows(monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "tiny", RECIPE)
     for module in (reporting, experiments):
         monkeypatch.setattr(module, "EXPERIMENTS", (ROW, OTHER, SAME))
-        monkeypatch.setattr(module, "TABLES", ("table2", "table3"))
+        monkeypatch.setattr(module, "TABLES", {"table2": "Table 2", "table3": "Table 3"})
     monkeypatch.setattr(reporting, "FIGURES", {"fig": ("Fig.", "table2", ("a row", "another row"))})
 
 
@@ -108,6 +124,7 @@ def test_a_report_of_runs(rows, tmp_path, monkeypatch, capsys):
         first, second, *_ = csv.DictReader(file)
     assert (first["median"], first["mean"], first["std"]) == ("6.00", "7.00", "2.65")
     assert first["errors"] == "5.00 10.00 6.00"
+    assert first["published"] == "6.37" and first["errors5"] == ""
     assert (first["full_length"], second["full_length"], second["epochs"]) == ("True", "False", "2")
 
 
@@ -135,8 +152,8 @@ def test_reproducing_trains_what_is_missing(rows, data_dir, monkeypatch, capsys)
     monkeypatch.setattr(experiments, "train", None)
     reproduce([ROW], scale=0.5, **arguments)
 
-    def diverge(config, data, recipe, folder, *args, **kwargs):
-        train(config, data, recipe, folder, *args, **kwargs)
+    def diverge(config, data, recipe, folder, *args):
+        train(config, data, recipe, folder, *args)
         (folder / runs.FINAL).unlink()
         raise Diverged("The training loss is nan")
 
@@ -168,7 +185,9 @@ def test_rows_of_photographs_are_measured_at_their_crop(monkeypatch, tmp_path):
         (result,) = results(row, tmp_path / "out")
         crop, resize = row.test
         report = kp.evaluate(model, tmp_path / "photos", preprocessing, crop=crop, resize=resize, verbose=0)
-        assert result.errors == {1: report.top1_error}
+        assert (result.errors, result.errors5) == ({1: report.top1_error}, {1: report.top5_error})
+    assert str(Result(90, True, {1: 20.25}, {1: 5.125})) == "fail (n=1)"
+    assert str(Result(90, True, {1: 19.25, 2: 19.75}, {1: 5.0, 2: 6.0})) == "19.50 / 5.50 (19.50 ± 0.35, n=2)"
 
 
 def test_the_command_lists_rows_and_reports(capsys, tmp_path):
@@ -177,4 +196,8 @@ def test_the_command_lists_rows_and_reports(capsys, tmp_path):
     assert cli.main(["reproduce", "table3", "--row", "VGG"]) == 2
     assert "No row of table3 contains 'VGG'" in capsys.readouterr().err
     assert cli.main(["report", "--output", str(tmp_path)]) == 0
-    assert "| ResNet-1001 [ours] | cifar10 | 4.92 |" in capsys.readouterr().out
+    assert "| ResNet-1001 [ours] | cifar10 | 4.92 (4.89 ± 0.14) |" in capsys.readouterr().out
+    assert cli.main(["reproduce", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "ResNet-101, BN after addition" in out and "ResNet-1001 [ours], batch 64" in out
+    assert cli.main(["reproduce"]) == 2 and "Name a table, table1, " in capsys.readouterr().err

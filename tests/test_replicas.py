@@ -14,6 +14,7 @@ import pytest
 import replicas
 
 from keras_preact import evaluate, load_run, preprocess_input
+from keras_preact.training import distribution
 from keras_preact.training.engine import Engine, train
 from keras_preact.training.runs import read_log
 
@@ -81,7 +82,9 @@ def mirrored(tmp_path_factory):
 
 @on_tensorflow
 def test_mirrored_training(mirrored):
+    """And that of a second network of another size, measured on an odd number of images."""
     folder, found = mirrored
+    assert found["larger"] == 3
     assert found["epochs"] == 3 and (folder / "final.weights.h5").exists()
     assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["refused"]
 
@@ -129,7 +132,55 @@ def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(mirrored, tmp
 
 
 @on_tensorflow
-@pytest.mark.parametrize("text", ["", "{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = {"cluster": {"worker": [address, "127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}
+        worker = start("worker", tmp_path, TF_CONFIG=json.dumps(config))
+        _, err = worker.communicate(timeout=300)
+    assert f"ValueError: strategy='multi-worker' cannot listen at {address}, worker 0 of TF_CONFIG" in err
+
+
+@pytest.mark.parametrize("images, most, replicas, batch", [
+    (501, 500, 2, 499),  # of 500 the last one would be alone
+    (10_000, 500, 2, 500),
+    (10_000, 500, 4, 500),
+    (10_001, 500, 4, 499),  # the rest of 500 is 1; of 499, 21: 6, 6, 6 and 3
+    (41, 2, 2, 3),
+    (7, 500, 4, 7),  # 2, 2, 2 and 1
+    (2, 500, 2, 2),
+])
+def test_every_replica_has_images_in_every_batch(images, most, replicas, batch):
+    assert distribution.Devices(replicas, strategy=True).test_batch(images, most) == batch
+    assert distribution.Devices().test_batch(images, most) == most
+
+
+@pytest.mark.parametrize("images", [1, 3, 5])
+def test_images_that_do_not_reach_every_replica_are_refused(images):
+    with pytest.raises(ValueError, match=f"over 4 devices.*Received: {images}"):
+        distribution.Devices(4, strategy=True).test_batch(images, 500)
+
+
+@on_tensorflow
+def test_replicas_that_cannot_be_had_are_refused():
+    import tensorflow as tf
+
+    tf.zeros(1)
+    with pytest.raises(ValueError, match="`replicas` on a CPU must be set before .*--replicas 3. Received: 3"):
+        distribution.STRATEGIES["mirrored"](3)
+    for arguments in ({"replicas": 2}, {"strategy": "mirrored", "replicas": 0}):
+        with pytest.raises(ValueError, match="`replicas` must be a positive integer, with strategy='mirrored'"):
+            Engine(**arguments)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("text", [
+    "", "{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}',
+    '{"cluster": {"worker": ["a:1"]}, "task": {"index": -1}}', '{"cluster": {"worker": []}, "task": {"index": 0}}',
+])
 def test_a_cluster_that_cannot_be_read_is_refused(text, monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=rf"wants TF_CONFIG to name the workers.*Received: {re.escape(repr(text))}"):

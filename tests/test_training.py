@@ -1,19 +1,25 @@
 """Recipes, optimizer and engine, against values computed by hand."""
 import dataclasses
 import json
+import os
 import re
-from types import SimpleNamespace
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+from helpers import PACKAGE_PARENT
 
 import keras_preact as kp
+from keras_preact.networks import files
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.training import engine as training, recipes
+from keras_preact.training import engine as training, recipes, runs
 from keras_preact.training.engine import SGD, Diverged, Engine, train
 from keras_preact.training.recipes import RECIPES, Recipe
 from keras_preact.training.runs import read_log
+from keras_preact.zoo import described
 
 NETWORK = NetworkConfig((1, 1), (4, 6))
 RECIPE = Recipe("tiny", "a test", epochs=3, batch_size=16, schedule="cosine", warmup_steps=4, padding=1, nesterov=True)
@@ -70,9 +76,79 @@ def test_recipes_are_frozen_and_checked():
         ({"learning_rate": ".1"}, "`learning_rate` must be of the type float. Received: '.1'"),
         ({"warmup_rate": "0.1"}, r"`warmup_rate` must be of the type float \| None. Received: '0.1'"),
         ({"drops": 0.5}, "`drops` must be of the type tuple. Received: 0.5"),
+        ({"drops": (0.75, 0.5)}, r"`drops` must be parts .* in ascending order. Received: \(0.75, 0.5\)"),
+        ({"drops": (0.5, 0.5)}, "in ascending order"),
+        ({"drops": (1.5,)}, "between 0 and 1"),
+        ({"drops": ("0.5",)}, "`drops` must be parts"),
+        ({"epochs": True}, "`epochs` must be of the type int. Received: True"),
+        ({"label_smoothing": 3}, "`label_smoothing` must be at least 0 and less than 1. Received: 3"),
+        ({"momentum": 5}, "`momentum` must be at least 0 and less than 1. Received: 5"),
+        ({"padding": -1}, "`padding` must be at least 0. Received: -1"),
+        ({"warmup_steps": -1}, "`warmup_steps` must be at least 0"),
+        ({"warmup_rate": -0.1}, "`warmup_rate` must be at least 0"),
+        ({"weight_decay": float("nan")}, "`weight_decay` must be at least 0. Received: nan"),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be positive. Received: inf"),
+        ({"cutout": -2}, "`cutout` must be at least 0"),
+        ({"mixup": -0.5}, "`mixup` must be at least 0"),
+        ({"colour": 1.5}, "`colour` must lie between 0 and 1. Received: 1.5"),
+        ({"lighting": -1}, "`lighting` must be at least 0"),
+        ({"size": 0}, "`size` must be positive"),
+        ({"warmup_of": 0}, "`warmup_of` must be positive"),
     ):
         with pytest.raises(ValueError, match=pattern):
             dataclasses.replace(RECIPE, **change)
+
+
+PUBLISHED = {
+    # Batch, rate, schedule, drops, momentum, Nesterov, decay and of what; epochs, warm-up, its rate, augmentation.
+    "cifar_paper": (
+        (128, 0.1, "steps", (32 / 64, 48 / 64), 0.9, False, 1e-4, "all"), (164, 400, 0.01, "pad_crop", 4, 0, 0, None)
+    ),
+    "cifar_paper_64": (
+        (64, 0.1, "steps", (32 / 64, 48 / 64), 0.9, False, 1e-4, "all"), (164, 400, 0.01, "pad_crop", 4, 0, 0, None)
+    ),
+    "cifar_torch": (
+        (64, 0.1, "steps", (80 / 200, 121 / 200), 0.9, True, 1e-4, "all"), (200, 0, None, "pad_crop", 4, 0, 0, None)
+    ),
+    "imagenet_paper": (
+        (256, 0.1, "steps", (30 / 90, 60 / 90), 0.9, False, 1e-4, "all"), (90, 0, None, "scale_jitter", 4, 0, 0.1, None)
+    ),
+    "imagenet_torch": (
+        (256, 0.1, "steps", (30 / 90, 60 / 90), 0.9, True, 1e-4, "all"),
+        (90, 0, None, "scale_aspect", 4, 0.4, 0.1, None),
+    ),
+    "cifar_short": (
+        (128, 0.2, "cosine", (0.5, 0.75), 0.9, True, 5e-4, "kernels"), (75, 780, None, "pad_crop", 4, 0, 0, None)
+    ),
+    "cifar_best": (
+        (128, 0.2, "cosine", (0.5, 0.75), 0.9, True, 5e-4, "kernels"), (200, 780, None, "pad_crop", 4, 0, 0, None)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_has_its_published_numbers(name):
+    """The paper's appendix; resnet-1k-layers' and fb.resnet.torch's opts.lua, train.lua and datasets/imagenet.lua."""
+    recipe = RECIPES[name]
+    found = (
+        (recipe.batch_size, recipe.learning_rate, recipe.schedule, recipe.drops, recipe.momentum, recipe.nesterov,
+         recipe.weight_decay, recipe.decay),
+        (recipe.epochs, recipe.warmup, recipe.warmup_rate, recipe.augmentation, recipe.padding, recipe.colour,
+         recipe.lighting, recipe.size),
+    )
+    assert found == PUBLISHED[name]
+    assert (recipe.cutout, recipe.mixup, recipe.label_smoothing) == (0, 0, 0.1 if name == "cifar_best" else 0)
+
+
+def test_warm_up_scales_with_the_epochs():
+    """400 iterations of 164 epochs are 2 of one and 5 of two; what was meant for this run stays."""
+    one = dataclasses.replace(RECIPES["cifar_paper"], epochs=1)
+    np.testing.assert_allclose(rates(one, 390, (0, 1, 2, 194, 195)), [0.01, 0.01, 0.1, 0.1, 0.01], rtol=1e-6)
+    assert dataclasses.replace(one, epochs=2).warmup == round(800 / 164) == 5
+    assert dataclasses.replace(one, epochs=2, warmup_of=None).warmup == 400
+    short = dataclasses.replace(RECIPES["cifar_short"], epochs=15)
+    np.testing.assert_allclose(rates(short, 390, (78, 156)), [0.1, 0.2], rtol=1e-6)
+    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(one)))) == one
 
 
 @pytest.mark.parametrize("recipe, falls", [("cifar_paper", 164 * 4 // 2), ("cifar_short", 75 * 10)])
@@ -204,6 +280,108 @@ def test_another_run_is_not_written_over(data, whole):
         train(NETWORK, data, RECIPE, whole, seed=8)
 
 
+@pytest.mark.parametrize("part, change, pattern", [
+    ("y_train", lambda y: np.roll(y, 1), "data.digest: '[0-9a-f]+' before"),
+    ("x_test", lambda x: x ^ 1, "data.digest: "),
+])
+def test_a_run_knows_its_data(part, change, pattern, data, whole):
+    with pytest.raises(ValueError, match=pattern):
+        train(NETWORK, data | {part: change(data[part])}, RECIPE, whole, seed=7)
+
+
+def test_a_run_goes_on_in_the_same_precision_alone(data, whole):
+    with pytest.raises(ValueError, match="engine.precision: 'float32' before, 'mixed_bfloat16' now"):
+        train(NETWORK, data, RECIPE, whole, seed=7, engine=Engine(precision="mixed_bfloat16"))
+
+
+def interrupted(data, folder):
+    """A run that was stopped after the first of its three epochs."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill(patch, 1, False)
+        train(NETWORK, data, RECIPE, folder, seed=7, verbose=0)
+    return folder
+
+
+def test_a_run_goes_on_elsewhere_and_records_it(data, whole, tmp_path, monkeypatch, capsys):
+    interrupted(data, tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["data"]["digest"], run["replicas"], run["recipe"]["warmup_of"], run["engine"]["replicas"]  # an old one
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    monkeypatch.setattr(training, "__version__", "9.9")
+    train(NETWORK, data, RECIPE, tmp_path, seed=7, engine=Engine(steps_per_execution=5), verbose=2)
+    now = runs.read_run(tmp_path)
+    (resumed,) = now["resumed"]
+    assert (resumed["after_epoch"], resumed["environment"]["keras_preact"]) == (1, "9.9")
+    assert resumed["engine"]["steps_per_execution"] == 5 and now["environment"] == run["environment"]
+    version = run["environment"]["keras_preact"]
+    assert f"environment.keras_preact: '{version}' before, '9.9' now" in capsys.readouterr().out
+    for a, b in zip(final(whole)[1], final(tmp_path)[1]):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("damage, pattern", [
+    (lambda run: (run / "run.json").write_text(""), "run.json is not what a training run writes; put a copy"),
+    (lambda run: (run / "run.json").write_text("[]"), "run.json is not what a training run writes; put a copy"),
+    (lambda run: (run / "log.csv").unlink(), "log.csv must have a line for each of the 1 epochs .* and has 0; put"),
+    (lambda run: (run / "log.csv").write_text("epoch,loss\n1"), "Line 2 of .*log.csv is not whole; put a copy"),
+])
+def test_a_damaged_folder_is_named(damage, pattern, data, tmp_path):
+    damage(interrupted(data, tmp_path))
+    with pytest.raises(ValueError, match=pattern):
+        train(NETWORK, data, RECIPE, tmp_path, seed=7, verbose=0)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named(data, tmp_path, monkeypatch):
+    def removed(epoch, logs):
+        if epoch:
+            shutil.rmtree(tmp_path / "run")
+
+    remove, callbacks = keras.callbacks.LambdaCallback(on_epoch_begin=removed), training._callbacks
+    monkeypatch.setattr(training, "_callbacks", lambda *args: [*callbacks(*args), remove])
+    with pytest.raises(ValueError, match="run.json was removed while the run went on"):
+        train(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_share_a_folder(data, tmp_path):
+    """The lock of a process that was killed is taken over."""
+    code = """
+from pathlib import Path
+from keras_preact.training import runs
+with open(".lock", "a+") as file:
+    runs._lock(file, Path("."))
+    print("held", flush=True)
+    input()
+"""
+    env = os.environ | {"PYTHONPATH": str(PACKAGE_PARENT)}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"is trained into by process {other.pid} on .*, since .*another `output`"):
+            train(NETWORK, data, RECIPE, tmp_path, verbose=0)
+        other.kill()
+        other.wait()
+    with runs.claimed(tmp_path, {"recipe": dataclasses.asdict(RECIPE), "data": {}, "config": {}, "seed": 1}):
+        assert f"process {os.getpid()} " in (tmp_path / ".lock").read_text()
+
+
+def test_the_logged_learning_rate_is_that_of_the_last_step(data, whole):
+    """20 steps an epoch, 60 in all, 4 of warm-up: 0.05 (1 + cos(pi (step - 4) / 56)) at the steps 19, 39 and 59."""
+    expected = [0.05 * (1 + np.cos(np.pi * (step - 4) / 56)) for step in (19, 39, 59)]
+    assert [row["learning_rate"] for row in read_log(whole / "log.csv")] == [f"{rate:.3g}" for rate in expected]
+
+
+def test_the_first_loss_is_looked_at(tmp_path):
+    callback = training._StopOnDivergence(tmp_path, lambda step: 0.1)
+    callback.set_params({"steps": 40})
+    callback.on_epoch_begin(0)
+    with pytest.raises(Diverged, match="training loss is nan by step 0"):
+        callback.on_train_batch_end(0, {"loss": float("nan")})
+
+
 def test_divergence_stops_with_the_last_good_checkpoint(data, tmp_path):
     wild = dataclasses.replace(RECIPE, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(Diverged, match=r"loss is (nan|inf) by step \d+, at a learning rate of .*Lower the"):
@@ -234,11 +412,57 @@ def test_bad_arguments_are_refused_before_anything_is_trained(change, pattern, d
         train(**arguments)
 
 
-def test_steps_that_overflowed_are_not_trained_again(tmp_path):
-    """In mixed_float16 they are not counted: 3 epochs of 20 steps were 60 or some fewer."""
-    for iterations, epochs in ((0, 0), (20, 1), (41, 3), (60, 3)):
-        network = SimpleNamespace(optimizer=SimpleNamespace(iterations=np.int64(iterations)))
-        assert training._restore(network, tmp_path, steps=20) == epochs
+def test_the_checkpoint_knows_its_epoch(tmp_path):
+    """However many steps of mixed_float16 overflowed, which are not counted; without it, of 20 steps some fewer."""
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile(SGD(0.1))
+    network.optimizer.build(network.trainable_variables)
+    network.optimizer.iterations.assign(41)
+    assert training._restore(network, tmp_path, steps=20) == 0
+    for known, epoch in ((4, 4), (None, 3)):
+        training._save(network, tmp_path / "checkpoint.weights.h5", True, known)
+        assert training._restore(network, tmp_path, steps=20) == epoch
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "described"])
+def test_no_flipped_bit_is_loaded_silently(kind, tmp_path):
+    """At 300 places of a tiny file, each of the end among them: an error, or all that was written."""
+    network = keras.Sequential([keras.Input((2, 2, 2)), keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()])
+    path = tmp_path / "tiny.weights.h5"
+    if kind == "checkpoint":
+        runs.save(path, network, 3)
+    else:
+        described.write(path, network, NETWORK, None, None)
+    whole, expected = path.read_bytes(), files.read(path)
+    rng = np.random.default_rng(0)
+    end = range(len(whole) - files.SEALED, len(whole))
+    places = [*rng.integers(0, len(whole), 300 - len(end)), *end]
+    silent = 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            files.read(path)
+            silent += 1
+        except ValueError as error:
+            assert str(path) in str(error) and "Copy or download it again" in str(error)
+    assert silent == 0
+    path.write_bytes(whole)
+    for name, arrays in files.read(path).items():
+        for array, other in zip(arrays, expected[name], strict=True):
+            np.testing.assert_array_equal(array, other)
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(data, tmp_path):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    path = tmp_path / runs.CHECKPOINT
+    runs.save(path, network, 3)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint.weights.h5 cannot be read.* not those that were written"):
+        training._restore(network, tmp_path, steps=20)
 
 
 def test_a_precision_whose_weights_are_not_float32_is_refused():

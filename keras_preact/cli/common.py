@@ -68,6 +68,8 @@ def _switch(option, field, what):
 def of_engine(verb: Callable) -> Callable:
     """Adds options named as the fields of an `Engine` to a verb, which gets the `engine` that they describe."""
     @click.option("--strategy", default="none", help="none, mirrored, multi-worker or jax.")
+    @click.option("--replicas", type=POSITIVE, metavar="DEVICES",
+                  help="Of --strategy mirrored; without GPUs the CPU acts as so many.  [default: all]")
     @click.option("--precision", default="float32", help="Keras dtype policy.")
     @_switch("--xla", "jit_compile", "Compile by XLA.")
     @click.option("--steps-per-execution", type=POSITIVE, default=1, help="Steps in one call.")

@@ -7,9 +7,9 @@ from keras_preact.cli.common import POSITIVE, of_engine, on_keras, print_table
 
 
 @click.command()
-@click.argument("table")
+@click.argument("table", required=False)
 @click.option("--row", help="Only rows that contain this text.")
-@click.option("--seeds", type=POSITIVE, default=5, help="Runs of each row.")
+@click.option("--seeds", type=POSITIVE, help="Runs of each row.  [default: the paper's, 5 on CIFAR, 1 on ImageNet]")
 @click.option("--scale", type=float, default=1.0, help="Part of the epochs; reported apart.")
 @click.option("--output", default="runs/paper", metavar="FOLDER")
 @click.option("--data-dir", help="Folder of .npz files or image folders.  [default: TensorFlow Datasets]")
@@ -17,15 +17,21 @@ from keras_preact.cli.common import POSITIVE, of_engine, on_keras, print_table
 @on_keras
 @of_engine
 def reproduce(table, row, seeds, scale, output, data_dir, only_list, engine):
-    """Train the rows of a table of the paper, table1 to table5; what is done is skipped."""
+    """Train the rows of a TABLE of the paper; what is done is skipped.
+
+    TABLE is table1 to table5, gates for the search of the gates' bias, or resnet101 for what Section 5 tells of it.
+    """
     from keras_preact.paper import experiments
 
     rows = experiments.find(table, row)
     if only_list:
-        print_table(("Row", "Data", "Published error (%)", "Ours"), [
-            (row.row, row.data, row.published, ", ".join(map(str, experiments.results(row, output)))) for row in rows
+        print_table(("Table", "Row", "Data", "Published error (%)", "Ours"), [
+            (row.table, row.row, row.data, row.published, ", ".join(map(str, experiments.results(row, output))))
+            for row in rows
         ])
         return
+    if table is None:
+        raise click.UsageError(f"Name a table, {', '.join(experiments.TABLES)}, or see all rows with --list.")
     experiments.reproduce(rows, output, seeds, scale, data_dir, engine)
     click.echo(f"keras-preact report --output {output} writes the tables.")
 

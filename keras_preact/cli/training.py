@@ -23,7 +23,7 @@ from keras_preact.cli.common import (
 @click.option("--data", required=True, help=DATA)
 @click.option("--recipe", default="cifar_paper", help="`recipes` lists them.")
 @click.option("--output", required=True, metavar="FOLDER", help="For the log, checkpoints and final weights.")
-@click.option("--epochs", type=POSITIVE, help="Instead of the recipe's; its schedule scales with them.")
+@click.option("--epochs", type=POSITIVE, help="Instead of the recipe's; its schedule and warm-up scale with them.")
 @click.option("--batch-size", type=POSITIVE, help="Instead of the recipe's.")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE",
               help="Any other field of the recipe, as JSON: nesterov=true, drops=[0.5,0.75].")
@@ -42,6 +42,8 @@ def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_o
 
     recipe = recipes.find(recipe)
     changes = dict(_assignment(text, recipe) for text in changes)
+    if "warmup_steps" in changes:
+        changes = {"warmup_of": None} | changes  # meant for this run
     given = {"epochs": epochs, "batch_size": batch_size}
     recipe = dataclasses.replace(recipe, **changes | {field: value for field, value in given.items() if value})
     *_, last = train(model, data, recipe, output, seed, engine, hold_out or 0)

@@ -4,6 +4,7 @@ What an epoch of training holds follows from (seed, epoch) alone, so that an int
 batches it would have seen.
 """
 import dataclasses
+import hashlib
 import importlib.util
 import os
 import zipfile
@@ -65,6 +66,13 @@ class Data:
     def image_shape(self):
         """(height, width, channels)."""
         return self.x_train.shape[1:]
+
+    def digest(self):
+        """Returns a hash of all images and labels, by which a run knows its data."""
+        found = hashlib.blake2b(digest_size=16)
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            found.update(np.ascontiguousarray(array))
+        return found.hexdigest()
 
     def hold_out(self, images=HOLDOUT):
         """Returns the same with so many training images as test images: what hyper-parameters are chosen on.
@@ -440,7 +448,7 @@ class TrainingBatches(_Batches):
             rng = np.random.default_rng([self.seed, self.epoch])
             self._order = self.epoch, rng.permutation(len(self.images))
         chosen = self._order[1][i * recipe.batch_size:(i + 1) * recipe.batch_size]
-        rng = np.random.default_rng([self.seed, self.epoch, i])
+        rng = np.random.default_rng([self.seed, self.epoch, 1 + i])  # with 0 that of the permutation
         images = crop_and_flip(self.images[chosen], recipe.padding, rng)
         targets = one_hot(self.labels[chosen], self.classes, *recipe.target_values(self.classes))
         if recipe.cutout:

@@ -4,11 +4,13 @@ Training images go through `tf.data`; test images through Pillow, as those did t
 """
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -52,6 +54,11 @@ class Files:
         """Yields (path, label)."""
         return zip(self.paths, self.labels)
 
+    def described(self):
+        """Yields what tells these images from others without reading them: names, sizes and labels of the files."""
+        for path, label in self:
+            yield (*Path(path).parts[-2:], os.path.getsize(path), int(label))
+
     def range(self, start, stop):
         return Files(self.paths[start:stop], self.labels[start:stop])
 
@@ -89,6 +96,11 @@ class Records:
         records = self._records(range(len(self._files())))
         for encoded, label in records.map(self.read).as_numpy_iterator():
             yield io.BytesIO(encoded), int(label)
+
+    def described(self):
+        """As `Files.described`, of the files of records."""
+        for file in self._files():
+            yield Path(file.filename).name, os.path.getsize(file.filename), file.skip, file.take
 
     def range(self, start, stop):
         return Records(self.builder, self.split, self.start + start, self.start + stop)
@@ -160,6 +172,11 @@ class Stream:
     def image_shape(self):
         """(height, width, channels) of what a network is trained on."""
         return (*self.preprocessing.size, 3)
+
+    def digest(self):
+        """Returns a hash of the names, sizes and labels of all files, by which a run knows its data."""
+        described = [list(part.described()) for part in (self.train, self.test)]
+        return hashlib.blake2b(repr(described).encode(), digest_size=16).hexdigest()
 
     def hold_out(self, images):
         """As `Data.hold_out`."""

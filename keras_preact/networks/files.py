@@ -1,4 +1,5 @@
 """Files of weights, .weights.h5 and .keras: reading them without running code, and setting a network's weights."""
+import hashlib
 import zipfile
 from contextlib import contextmanager
 
@@ -9,6 +10,10 @@ from keras_preact._support.paths import local
 from keras_preact.networks.units import channel_axis
 
 HEAD = "predictions"  # the layer whose size the number of classes sets
+# The end of a file of ours: the sha256 of all before it. What reads HDF5 passes over it, it is written and moved with
+# the file, and unlike HDF5's own checksums it covers names and structure as well as values.
+SEAL = "keras_preact sha256 {}\n"
+SEALED = len(SEAL.format(hashlib.sha256().hexdigest()))
 
 
 def read(path):
@@ -24,8 +29,27 @@ def read(path):
         return _layers(path)
 
 
+def seal(path):
+    """Writes to the end of a finished .weights.h5 file what `reading` compares it with."""
+    with open(path, "r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.write(SEAL.format(digest).encode())
+
+
+def _check_seal(path):
+    if path.stat().st_size < SEALED:
+        return
+    content = np.memmap(path, "uint8", "r")
+    end = content[-SEALED:].tobytes()
+    # Keras's files have none. One damaged word does not make it one of these.
+    if any(word.encode() in end for word in SEAL.split()[:2]):
+        if end != SEAL.format(hashlib.sha256(content[:-SEALED]).hexdigest()).encode():
+            raise OSError("its bytes are not those that were written, by the sha256 at its end")
+
+
 @contextmanager
 def reading(path):
+    """Yields `path` of a file of weights, whose seal is compared; errors on what is in it become ValueErrors."""
     path = local("weights", path)
     if not path.is_file():
         raise ValueError(
@@ -35,6 +59,8 @@ def reading(path):
     if not path.name.endswith((".weights.h5", ".keras")):
         raise ValueError(f"`weights` must name a .weights.h5 or .keras file. Received: {path}")
     try:
+        if path.suffix != ".keras":
+            _check_seal(path)
         yield path
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(

@@ -34,10 +34,10 @@ def report(output="runs/paper"):
     found = {experiment: results(experiment, output) for experiment in EXPERIMENTS}
     lines = ["# The paper's tables", "", (
         "Test error in percent after the last epoch: median (mean ± standard deviation, number of runs). "
-        '"fail" is an error above 20 %, as in the paper.'
+        'Of ImageNet top-1 / top-5. "fail" is an error above 20 %, as in the paper.'
     )]
-    for table in TABLES:
-        lines += ["", f"## {table.replace('table', 'Table ')}", ""]
+    for table, title in TABLES.items():
+        lines += ["", f"## {title}", ""]
         lines += ["| row | data | paper | ours, full length | ours, shortened |", "|---|---|---|---|---|"]
         for experiment in find(table):
             full = next((str(result) for result in found[experiment] if result.full), "")
@@ -58,10 +58,15 @@ def report(output="runs/paper"):
 def _row(experiment, result):
     return {
         "table": experiment.table, "row": experiment.row, "data": experiment.data,
-        "published_error": experiment.published, "epochs": result.epochs, "full_length": result.full,
+        "published": experiment.published, "epochs": result.epochs, "full_length": result.full,
         "runs": len(result.errors), "median": f"{result.median:.2f}", "mean": f"{result.mean:.2f}",
-        "std": f"{result.std:.2f}", "errors": " ".join(f"{error:.2f}" for error in result.errors.values()),
+        "std": f"{result.std:.2f}", "errors": _listed(result.errors),
+        "median5": "" if result.median5 is None else f"{result.median5:.2f}", "errors5": _listed(result.errors5),
     }
+
+
+def _listed(errors):
+    return " ".join(f"{error:.2f}" for error in errors.values())
 
 
 def _figures(output, found):

@@ -39,10 +39,12 @@ class Devices:
         """Returns how many of `images` test images this process measures at a time, at most `most`.
 
         Raises:
-            ValueError: the images cannot be shared out evenly, where that is needed.
+            ValueError: the images cannot be shared out, or not evenly, where that is needed.
         """
-        if self.strategy or self.replicas == 1:
+        if self.replicas == 1:
             return most
+        if self.strategy:
+            return _shared_out(images, most, self.replicas)
         if images % self.replicas:
             raise ValueError(
                 f"strategy='jax' shares the test images out evenly, so their number must be a multiple of "
@@ -58,8 +60,33 @@ def _one():
     return Devices() if keras.backend.backend() == "tensorflow" else Devices(model=BuiltOnZeros)
 
 
-def _mirrored():
-    return _of_strategy(_tensorflow("mirrored").distribute.MirroredStrategy())
+def _mirrored(replicas=None):
+    tf = _tensorflow("mirrored")
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus and (replicas or 0) > len(gpus):
+        raise ValueError(f"`replicas` must be at most the {len(gpus)} GPUs of this machine. Received: {replicas}")
+    if replicas and not gpus:
+        _split_cpu(tf, replicas)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return _mirrored_over(tuple(device.name for device in devices[:replicas]))
+
+
+@functools.cache  # of two, the collectives of one would be taken for those of the other
+def _mirrored_over(devices):
+    return _of_strategy(_tensorflow("mirrored").distribute.MirroredStrategy(devices))
+
+
+def _split_cpu(tf, replicas):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) >= replicas:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`replicas` on a CPU must be set before TensorFlow computes anything: train first thing in a process, or "
+            f"by keras-preact train --strategy mirrored --replicas {replicas}. Received: {replicas}"
+        ) from error
 
 
 @functools.cache  # a process can have one
@@ -69,14 +96,21 @@ def _multi_worker():
     try:
         cluster = json.loads(text)
         workers, index = cluster["cluster"]["worker"], cluster["task"]["index"]
-        workers[index]
+        if index not in range(len(workers)):
+            raise IndexError(f"the index is not one of the {len(workers)} workers")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             "strategy='multi-worker' wants TF_CONFIG to name the workers and which of them this is, as in "
             '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}. '
             f"Received: {text!r} ({type(error).__name__}: {error})"
         ) from error
-    return _of_strategy(tf.distribute.MultiWorkerMirroredStrategy(), _MultiWorkerModel)
+    try:
+        return _of_strategy(tf.distribute.MultiWorkerMirroredStrategy(), _MultiWorkerModel)
+    except tf.errors.UnknownError as error:
+        raise ValueError(
+            f"strategy='multi-worker' cannot listen at {workers[index]}, worker {index} of TF_CONFIG; end the process "
+            f"that has the port, or give another one to all workers. TensorFlow says: {error.message}"
+        ) from error
 
 
 def _jax():
@@ -102,6 +136,23 @@ def _tensorflow(strategy):
     import tensorflow as tf
 
     return tf
+
+
+def _shared_out(images, most, replicas):
+    """Returns the largest batch up to `most` in which, and in the rest of whose, every replica has images, or more.
+
+    tf.distribute gives each the same number, rounded up, until there are no more.
+    """
+    def reaches_all(batch):
+        return (replicas - 1) * -(-batch // replicas) < batch
+
+    for batch in (*range(min(most, images), 0, -1), *range(most + 1, images + 1)):
+        if reaches_all(batch) and (images % batch == 0 or reaches_all(images % batch)):
+            return batch
+    raise ValueError(
+        f"The test images are shared out over {replicas} devices, so that each has some in every batch, which does not "
+        f"go with {images} images; take more. Received: {images}"
+    )
 
 
 def _of_strategy(strategy, model=None):
@@ -136,6 +187,10 @@ class _AverageStatistics(keras.callbacks.Callback):
         self.strategy = strategy
 
     def on_test_begin(self, logs=None):
+        self.strategy.run(self._average)
+
+    @functools.cached_property  # traced once
+    def _average(self):
         import tensorflow as tf
 
         statistics = [variable.value for variable in self.model.non_trainable_variables if "moving" in variable.name]
@@ -146,4 +201,4 @@ class _AverageStatistics(keras.callbacks.Callback):
             for variable, mean in zip(statistics, replica.all_reduce("MEAN", [v.read_value() for v in statistics])):
                 variable.assign(mean)
 
-        self.strategy.run(average)
+        return average

@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -26,6 +27,7 @@ from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, looped, unrolled
 from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.training.forms.stochastic_depth import stochastic
 from keras_preact.version import __version__
 
 
@@ -51,6 +53,8 @@ class Engine:
             64 with a batch of 128 is what the paper's two GPUs did. Default: all.
         rematerialize: whether activations are computed anew for the gradients instead of kept: memory as the square
             root of the depth.
+        replicas: devices of the strategy "mirrored"; default every GPU, or else the CPU. Without GPUs the CPU acts as
+            so many, to try several on one machine; it must do so before TensorFlow computes anything in the process.
         loop: whether units that are alike are one loop over stacked weights, for which the step is compiled in a
             fraction of the time and memory; TensorFlow and JAX, on one device or with the strategy "jax". "auto" for
             the depths at which it was measured to win. Files are the same, so that a run can go on in the other form.
@@ -65,6 +69,7 @@ class Engine:
     batch_norm_group: int | None = None
     rematerialize: bool = False
     loop: bool | str = "auto"
+    replicas: int | None = None
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -73,6 +78,11 @@ class Engine:
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
         check_choice("loop", self.loop, (True, False, "auto"))
+        if self.replicas is not None and (self.strategy != "mirrored" or not is_count(self.replicas)):
+            raise ValueError(
+                "`replicas` must be a positive integer, with strategy='mirrored'. "
+                f"Received: {self.replicas!r} with strategy={self.strategy!r}"
+            )
         if self.batch_norm_group is not None and self.batch_norm == "synchronized":
             raise ValueError(
                 "batch_norm='synchronized' takes the statistics of the whole batch; leave out `batch_norm_group`. "
@@ -178,24 +188,35 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
     engine = engine or Engine()
     config = model if isinstance(model, NetworkConfig) else named(model)
-    folder, devices = local("output", output), STRATEGIES[engine.strategy]()
+    if recipe.survival < 1:
+        _check_stochastic(config, engine)
+    folder = local("output", output)
+    devices = STRATEGIES[engine.strategy](**({"replicas": engine.replicas} if engine.replicas else {}))
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
         data = data.hold_out(hold_out)
     _check_batch(recipe, data, devices, engine)
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
-    run = _describe(config, data, recipe, seed, engine) | {"hold_out": hold_out}
+    run = _describe(config, data, recipe, seed, engine, devices) | {"hold_out": hold_out}
     steps = data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)
-    if devices.chief:
-        runs.claim(folder, run)
-
     if verbose == "auto":
         verbose = 0 if not devices.chief else 1 if sys.stdout.isatty() else 2
+    if verbose and recipe.warmup != recipe.warmup_steps:
+        print(
+            f"Warm-up takes {recipe.warmup} steps in {recipe.epochs} epochs, as {recipe.warmup_steps} in "
+            f"{recipe.warmup_of}.", flush=True
+        )
     keras.utils.set_random_seed(seed)
-    with dtype_policy(engine.precision), devices.scope(), deep_enough(config), streams.naming_unreadable(data):
-        network = compiled(config, data, recipe, rates, engine, devices.model)
+    with (
+        runs.claimed(folder, run) if devices.chief else nullcontext(), dtype_policy(engine.precision), devices.scope(),
+        deep_enough(config), streams.naming_unreadable(data),
+    ):
+        network = compiled(config, data, recipe, rates, engine, devices.model, seed)
         epoch = _restore(network, folder, steps)
+        changed = runs.go_on(folder, run, epoch) if devices.chief and 0 < epoch < recipe.epochs else ()
+        if changed and verbose:
+            print(f"Goes on after epoch {epoch}, as run.json records, with\n  " + "\n  ".join(changed), flush=True)
         if epoch < recipe.epochs:
             network.fit(
                 **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
@@ -236,17 +257,21 @@ def _check_batch(recipe, data, devices, engine):
         )
 
 
-def _describe(config, data, recipe, seed, engine):
+def _describe(config, data, recipe, seed, engine, devices):
     """What is written down of a run: all that determines its result, and where it ran."""
     images = {"train_images": data.train_images, "test_images": data.test_images, "classes": len(data.labels)}
     return {
         "model": next((name for name, known in CONFIGS.items() if known == config), "custom"),
         "config": dataclasses.asdict(config),
-        "data": {"name": data.name} | images | {"preprocessing": dataclasses.asdict(data.preprocessing)},
+        "data": {"name": data.name} | images | {
+            "preprocessing": dataclasses.asdict(data.preprocessing), "digest": data.digest(),
+        },
         "labels": list(data.labels),
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "engine": dataclasses.asdict(engine),
+        # Each of which normalizes its own share; JAX normalizes the whole batch.
+        "replicas": devices.replicas if devices.strategy else 1,
         "environment": {
             "keras_preact": __version__, "keras": keras.version(), "backend": keras.backend.backend(),
             "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
@@ -262,12 +287,26 @@ def _devices():
         return []  # PyTorch's Keras knows none
 
 
-def compiled(config, data, recipe, rates, engine, model=keras.Model):
+def _check_stochastic(config, engine):
+    if engine.loop is True or engine.rematerialize:
+        raise ValueError(
+            "Stochastic depth goes with units that are neither looped nor rematerialized; leave out `loop` and "
+            f"`rematerialize`, or `survival`. Received: loop={engine.loop}, rematerialize={engine.rematerialize}"
+        )
+    if config.join[0] != "plain":
+        raise ValueError(
+            f"Stochastic depth leaves out branches that are added, join='plain'. Received: {config.join[0]!r}"
+        )
+
+
+def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
-    if engine.loops(config):
+    if engine.loops(config) and recipe.survival == 1:
         forms = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
     else:
+        if recipe.survival < 1:
+            model = stochastic(model, recipe.survival, seed)
         if engine.rematerialize:
             model = rematerialized(model)
         if model is not keras.Model:
@@ -295,15 +334,18 @@ def _accelerators():
 
 def _restore(network, folder, steps):
     """Loads the checkpoint, if there is one, and returns the number of epochs, of so many steps, behind it."""
-    if (folder / runs.CHECKPOINT).exists():
-        network.load_weights(folder / runs.CHECKPOINT)
-    # Steps whose gradients overflowed in mixed_float16 are not counted.
-    return math.ceil(int(keras.ops.convert_to_numpy(network.optimizer.iterations)) / steps)
+    if not (folder / runs.CHECKPOINT).exists():
+        return 0
+    epoch = runs.restore(folder / runs.CHECKPOINT, network)
+    if epoch is None:
+        # Steps whose gradients overflowed in mixed_float16 are not counted.
+        epoch = math.ceil(int(keras.ops.convert_to_numpy(network.optimizer.iterations)) / steps)
+    return epoch
 
 
-def _save(network, path, chief):
+def _save(network, path, chief, epoch=None):
     if chief:
-        atomic.replace(path, network.save_weights)
+        atomic.replace(path, lambda new: runs.save(new, network, epoch))
     else:
         # To gather values that live on several machines all of them must take part.
         with tempfile.TemporaryDirectory() as scratch:
@@ -374,6 +416,7 @@ class _Epochs(keras.callbacks.Callback):
             "images_per_second": f"{self.images / (self.trained - self.start):.0f}",
         }
         if self.chief:
+            runs.check_there(self.folder)
             rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch] + [row]
             atomic.write_csv(self.folder / runs.LOG, rows)
-        _save(self.model, self.folder / runs.CHECKPOINT, self.chief)
+        _save(self.model, self.folder / runs.CHECKPOINT, self.chief, epoch + 1)

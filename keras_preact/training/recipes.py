@@ -1,5 +1,6 @@
 """Training recipes as plain values; `RECIPES` is the table of them. Keras loads when a schedule is asked for."""
 import dataclasses
+import math
 
 from keras_preact._support.checks import check_choice
 
@@ -7,6 +8,15 @@ CHOICES = {
     "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
     "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
 }
+# Fields, the rule that their numbers keep, and whether a number keeps it.
+RANGES = (
+    (("epochs", "batch_size", "learning_rate", "warmup_of", "size"), "be positive", lambda n: n > 0),
+    (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "lighting"), "be at least 0",
+     lambda n: n >= 0),
+    (("momentum", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
+    (("survival",), "be above 0 and at most 1", lambda n: 0 < n <= 1),
+    (("colour",), "lie between 0 and 1", lambda n: 0 <= n <= 1),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +30,11 @@ class Recipe:
         batch_size: images in one step, over all devices.
         learning_rate: after warm-up.
         schedule: "steps", divided by 10 at each of `drops`, or "cosine", to 0.
-        drops: parts of the run after which the learning rate is divided by 10.
+        drops: parts of the run after which the learning rate is divided by 10, in ascending order.
         warmup_steps: steps before the full learning rate.
         warmup_rate: the learning rate during warm-up; None for a linear rise from 0, which only "cosine" knows.
+        warmup_of: epochs of the run that `warmup_steps` are meant for; a copy with other `epochs` warms up in
+            proportion. Default: `epochs`.
         momentum: of SGD.
         nesterov: whether the momentum is Nesterov's.
         weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum.
@@ -37,6 +49,8 @@ class Recipe:
         mixup: alpha of the Beta distribution by which "pad_crop" mixes pairs of images; 0 for none.
         colour: how much brightness, contrast and saturation of photographs vary, 0.4 for 0.6 to 1.4 times.
         lighting: standard deviation of the colour that photographs are shifted by, in units of ImageNet's.
+        survival: probability with which the last residual unit stays in a step, by stochastic depth (Huang et al.
+            2016); it falls linearly to that from 1. 1 for none.
         size: side in pixels of the crop of photographs; None for the network's own. The scales are relative to it.
 
     Raises:
@@ -52,6 +66,7 @@ class Recipe:
     drops: tuple = (0.5, 0.75)
     warmup_steps: int = 0
     warmup_rate: float | None = None
+    warmup_of: int | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -64,26 +79,38 @@ class Recipe:
     colour: float = 0.0
     lighting: float = 0.0
     size: int | None = None
+    survival: float = 1.0
 
     def __post_init__(self):
         if isinstance(self.drops, list):
             object.__setattr__(self, "drops", tuple(self.drops))
+        if self.warmup_of is None:
+            object.__setattr__(self, "warmup_of", self.epochs)
         for field in dataclasses.fields(self):
-            kind, value = field.type, getattr(self, field.name)
-            if not isinstance(value, kind | int if kind in (float, float | None) else kind):
-                name = getattr(kind, "__name__", kind)
-                raise ValueError(f"`{field.name}` must be of the type {name}. Received: {value!r}")
+            _check_type(field, getattr(self, field.name))
         for field, choices in CHOICES.items():
             check_choice(field, getattr(self, field), choices)
-        for field in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"`{field}` must be positive. Received: {getattr(self, field)}")
+        for fields, rule, keeps in RANGES:
+            for field in fields:
+                value = getattr(self, field)
+                if value is not None and not (math.isfinite(value) and keeps(value)):
+                    raise ValueError(f"`{field}` must {rule}. Received: {value}")
+        numbers = all(isinstance(part, (int, float)) and 0 < part < 1 for part in self.drops)
+        if not numbers or list(self.drops) != sorted(set(self.drops)):
+            raise ValueError(
+                f"`drops` must be parts of the run between 0 and 1, in ascending order. Received: {self.drops}"
+            )
         if self.schedule == "steps" and self.warmup_steps and self.warmup_rate is None:
             raise ValueError("schedule='steps' warms up at a constant rate: give `warmup_rate`. Received: None")
         others = ("colour", "lighting") if self.augmentation == "pad_crop" else ("cutout", "mixup")
         given = [field for field in others if getattr(self, field)]
         if given:
             raise ValueError(f"augmentation={self.augmentation!r} does not know {' and '.join(given)}: leave 0.")
+
+    @property
+    def warmup(self):
+        """Steps of warm-up in a run of `epochs`."""
+        return round(self.warmup_steps * self.epochs / self.warmup_of)
 
     def target_values(self, classes):
         """Returns the target of the right class and that of every other: 1 and 0, or smoothed."""
@@ -98,24 +125,31 @@ class Recipe:
         """
         from keras.optimizers import schedules
 
-        steps = self.epochs * steps_per_epoch
+        steps, warmup = self.epochs * steps_per_epoch, self.warmup
         falls = round(min(self.drops, default=1) * steps) if self.schedule == "steps" else steps
-        if self.warmup_steps and self.warmup_steps >= falls:
+        if warmup and warmup >= falls:
             raise ValueError(
                 f"`warmup_steps` must be less than the {falls} steps after which this run lowers its learning rate or "
                 f"ends, {steps_per_epoch} an epoch; on little data train for more epochs or give fewer (--set "
-                f"warmup_steps={falls // 10}). Received: {self.warmup_steps}"
+                f"warmup_steps={falls // 10}). Received: {warmup}"
             )
         if self.schedule == "cosine":
             return schedules.CosineDecay(
-                self.warmup_rate or 0.0 if self.warmup_steps else self.learning_rate, steps - self.warmup_steps,
-                warmup_target=self.learning_rate if self.warmup_steps else None, warmup_steps=self.warmup_steps,
+                self.warmup_rate or 0.0 if warmup else self.learning_rate, steps - warmup,
+                warmup_target=self.learning_rate if warmup else None, warmup_steps=warmup,
             )
-        boundaries = [self.warmup_steps] * bool(self.warmup_steps) + [round(part * steps) for part in self.drops]
-        values = [self.warmup_rate] * bool(self.warmup_steps)
+        boundaries = [warmup] * bool(warmup) + [round(part * steps) for part in self.drops]
+        values = [self.warmup_rate] * bool(warmup)
         values += [self.learning_rate / 10**i for i in range(len(self.drops) + 1)]
         # Keras's boundaries are the last steps of a value, counted from 0.
         return schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
+
+
+def _check_type(field, value):
+    kind = field.type
+    wanted = kind | int if kind in (float, float | None) else kind
+    if not isinstance(value, wanted) or isinstance(value, bool) and kind is not bool:
+        raise ValueError(f"`{field.name}` must be of the type {getattr(kind, '__name__', kind)}. Received: {value!r}")
 
 
 _PAPER = Recipe(
@@ -134,14 +168,14 @@ _SHORT = Recipe(
 
 RECIPES = {recipe.name: recipe for recipe in (
     _PAPER,
-    dataclasses.replace(_PAPER, name="cifar_paper_64", source="Table 4, ResNet-1001 with a batch of 64", batch_size=64),
+    dataclasses.replace(_PAPER, name="cifar_paper_64", source="cifar_paper with a batch of 64", batch_size=64),
     Recipe(
         "cifar_torch", "the authors' Torch release: batch 64, divisions after 80 and 121 of 200 epochs", epochs=200,
         batch_size=64, drops=(80 / 200, 121 / 200), nesterov=True,
     ),
     _SHORT,
     dataclasses.replace(
-        _SHORT, name="cifar_best", epochs=200, label_smoothing=0.1,
+        _SHORT, name="cifar_best", epochs=200, warmup_of=200, label_smoothing=0.1,
         source="ours: cifar_short for longer, with the best of the changes that were tried on 5,000 held-out images "
         "(examples/choose_recipe.py, PreActResNet20, 15 epochs, one seed: label smoothing 11.62 %, cutout 11.92 %, "
         "neither 12.12 %)",

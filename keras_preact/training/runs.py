@@ -1,8 +1,15 @@
 """The folder of a training run: what it holds, which a kill at any moment leaves whole."""
+import contextlib
 import csv
+import dataclasses
 import importlib.util
 import json
+import os
+import platform
 import tempfile
+import time
+
+import h5py
 
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
@@ -11,24 +18,66 @@ from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks import files
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
+from keras_preact.training.recipes import Recipe
 
-RUN, LOG, CURVE = "run.json", "log.csv", "curve.png"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+RUN, LOG, CURVE, LOCK = "run.json", "log.csv", "curve.png", ".lock"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
-WHERE = "environment", "loop"  # what a run may go on with another value of
+# What a run may go on with another value of, which changes the result by rounding at most; run.json records it.
+FREE = "environment", "loop", "jit_compile", "steps_per_execution"
 
 
-def claim(folder, run):
-    """Writes run.json, or compares it with the one that is there."""
-    run = json.loads(json.dumps(run))
+@contextlib.contextmanager
+def claimed(folder, run):
+    """Holds the folder for this process, with a run.json that was written or found to be that of the same run.
+
+    Raises:
+        ValueError: another process holds it; it holds another run; it cannot be written to.
+    """
+    _make(folder)
+    with open(folder / LOCK, "a+") as lock:
+        _lock(lock, folder)
+        _claim(folder, run)
+        yield
+
+
+def _lock(file, folder):
+    """Locks a file, which the system unlocks when this process ends, however it ends."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise ValueError(
+            f"{folder} is trained into by {file.read() or 'another process'}; wait until that ends, or give another "
+            "`output`."
+        ) from None
+    except OSError:
+        return  # a disk that knows no locks
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    file.flush()
+
+
+def _make(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(1_000_000))
     except OSError as error:
         raise ValueError(f"`output` must be a folder that can be written to: {error}") from error
-    path = folder / RUN
-    if path.exists():
+
+
+def _claim(folder, run):
+    run = json.loads(json.dumps(run))
+    if (folder / RUN).exists():
         before = read_run(folder)
+        before.pop("resumed", None)
+        before["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe(**before["recipe"]))))
         differences = list(_differences(before, run))
         if differences:
             raise ValueError(
@@ -36,25 +85,67 @@ def claim(folder, run):
                 + "\n  ".join(differences)
             )
     else:
-        atomic.write_text(path, json.dumps(run, indent=2) + "\n")
+        _write_run(folder, run)
 
 
-def _differences(before, now, name=""):
+def _write_run(folder, run):
+    atomic.write_text(folder / RUN, json.dumps(run, indent=2) + "\n")
+
+
+def go_on(folder, run, epoch):
+    """Checks the log of a run that goes on after so many epochs, and records where it does.
+
+    Returns:
+        What is no longer as it was before, a line each.
+
+    Raises:
+        ValueError: the log lacks lines.
+    """
+    lines = [row["epoch"] for row in read_log(folder / LOG)]
+    if lines[:epoch] != [str(i) for i in range(1, epoch + 1)]:
+        raise ValueError(
+            f"{folder / LOG} must have a line for each of the {epoch} epochs of {CHECKPOINT}, and has {len(lines)}; "
+            f"put a copy of it there, or remove {CHECKPOINT} and {FINAL} to train from the start."
+        )
+    told = read_run(folder)
+    now = json.loads(json.dumps({part: run[part] for part in ("engine", "environment")}))
+    last = told.get("resumed", [told])[-1]
+    changed = list(_differences({part: last[part] for part in now}, now, free=()))
+    if changed:
+        _write_run(folder, told | {"resumed": [*told.get("resumed", ()), {"after_epoch": epoch} | now]})
+    return changed
+
+
+def check_there(folder):
+    if not (folder / RUN).exists():
+        raise ValueError(f"{folder / RUN} was removed while the run went on; put the folder back, or start again.")
+
+
+def _differences(before, now, name="", free=FREE):
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            if key not in WHERE:
-                yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            # Older versions did not write down what `before` lacks.
+            if key not in free and key in before:
+                yield from _differences(before[key], now.get(key), f"{name}.{key}" if name else key, free)
     elif before != now:
         yield f"{name}: {before!r} before, {now!r} now"
 
 
 def read_log(path):
-    """Returns the lines of a training log as dicts of text; none if there is no log."""
+    """Returns the lines of a training log as dicts of text; none if there is no log.
+
+    Raises:
+        ValueError: a line is cut.
+    """
     path = local("path", path)
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"Line {i} of {path} is not whole; put a copy of the file there, or remove the line.")
+    return rows
 
 
 def plot(logs, path, title, measured="test"):
@@ -83,8 +174,43 @@ def plot(logs, path, title, measured="test"):
 
 
 def read_run(folder):
-    """Returns what run.json says."""
-    return json.loads((local("folder", folder) / RUN).read_text())
+    """Returns what run.json says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = local("folder", folder) / RUN
+    try:
+        run = json.loads(path.read_text())
+        if not {"config", "data", "recipe", "seed"} <= set(run):
+            raise ValueError("it does not say what ran")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not what a training run writes; put a copy of it there, or remove the folder: {error}"
+        ) from error
+    return run
+
+
+def save(path, network, epoch=None):
+    """Writes the weights of a network, and the state of its optimizer if it has one, after so many epochs, sealed."""
+    network.save_weights(path)
+    with h5py.File(path, "r+") as h5:
+        if epoch is not None:
+            h5.attrs["epoch"] = epoch
+    files.seal(path)
+
+
+def restore(path, network):
+    """Sets what `save` wrote, and returns its `epoch`; None where older versions wrote it.
+
+    Raises:
+        ValueError: it cannot be read, or is not what was written.
+    """
+    with files.reading(path):
+        network.load_weights(path)
+        with h5py.File(path, "r") as h5:
+            epoch = h5.attrs.get("epoch")
+    return epoch if epoch is None else int(epoch)
 
 
 def load_run(folder, input_shape=None):

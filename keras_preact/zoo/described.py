@@ -8,7 +8,7 @@ import h5py
 from keras_preact._support import atomic
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.networks.files import reading
+from keras_preact.networks.files import reading, seal
 
 ABOUT = "keras_preact"  # the entry of the HDF5 file
 
@@ -32,6 +32,7 @@ def write(path, model, config, preprocessing, labels):
         model.save_weights(new)
         with h5py.File(new, "r+") as h5:
             h5[ABOUT] = json.dumps(about)
+        seal(new)
 
     atomic.replace(path, save)
 
