@@ -112,13 +112,13 @@ def test_timm(tmp_path, name, dtype):
 
 
 @cases("preresnet20_cifar10", "preresnet20_cifar100", "preresnet164bn_cifar10", "preresnet18", "preresnet50",
-       "preresnet50b")
+       "preresnet50b", "resnet20_cifar10", "resnet164bn_svhn", "resnet18", "resnet50", "resnet50b")
 def test_pytorchcv(tmp_path, name, dtype):
     file = tmp_path / f"{name}-0123-456789ab.pth"
     assert disagreement("pytorchcv", file, *pytorchcv_file(file, name, dtype)) < TOLERANCE[dtype]
 
 
-@cases("preresnet20_cifar10", "preresnet18", "preresnet50")
+@cases("preresnet20_cifar10", "preresnet18", "preresnet50", "resnet20_svhn", "resnet50")
 def test_tf2cv(tmp_path, name, dtype):
     pytest.importorskip("tf2cv")
     images = images_of(32 if "cifar" in name else 224, dtype)[:1]
