@@ -238,7 +238,7 @@ def test_what_is_told_of_weights(capsys):
     assert cli.main(["list", "PreActResNet20"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "svhn = svhn_tf2cv (3.22 %) remote" in out
-    assert "pytorchcv, cifar10, cifar100, svhn: Oleg Semery, tf2cv of github.com/osmr/imgclsmob; MIT; error: best" in out
+    assert "cifar10, cifar100, svhn: Oleg Semery, tf2cv of github.com/osmr/imgclsmob; MIT; error: best epoch" in out
     assert "keras_preact, cifar10: this package; the network is of He et al. 2016; Apache-2.0; error: last epoch" in out
 
 
@@ -323,7 +323,7 @@ def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
     (["evaluate", "PreActResNet20", "--data", "DATA"], "Give the weights of PreActResNet20"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "nesterov=False"], "of the type bool"),
     (["recipes", "paper"], "`recipe` must be one of 'cifar_paper'"),
-    (["pull", "ResNet44"], "The Hub has no weights of ResNet44; `keras-preact list` shows"),
+    (["pull", "ResNet44"], "There are no weights of ResNet44; `keras-preact list` shows"),
 ])
 def test_training_commands_that_cannot_be_run(arguments, message, tmp_path, capsys):
     places = {"DATA": str(tmp_path / "data.npz"), "OUT": str(tmp_path / "run")}
@@ -341,5 +341,7 @@ def test_recipes(capsys):
 def test_show_tells_the_error_of_the_weights(capsys):
     cli.main(["show", "PreActResNet20"])
     out = capsys.readouterr().out
-    line = r"weights='cifar10': \d\.\d\d % error on cifar10 test \(last epoch\), 75 epochs of cifar_short, Apache-2.0, "
-    assert re.search(line, out)
+    assert re.search(
+        r"weights='cifar10': \d\.\d\d % \(last epoch\), crop 32x32, bundled\n"
+        r" +keras_preact: .*; 75 epochs of cifar_short; Apache-2.0; [\d,]+ bytes; sha256:\w{64}\n", out,
+    )

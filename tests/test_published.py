@@ -141,7 +141,8 @@ def test_every_row_of_upstream_is_complete():
         assert weight.tag.startswith(f"{weight.dataset}_") and weight.licence and weight.citation
         assert 0 < min(filter(None, (weight.measured["error"], weight.measured["top5_error"]))) < 35
         if weight.source == "pytorchcv":
-            name, error, start = re.fullmatch(r".*/((?:pre)?resnet\w+)-(\d{4})-(\w{8})\.tf2\.h5\.zip", weight.file).groups()
+            pattern = r".*/((?:pre)?resnet\w+)-(\d{4})-(\w{8})\.tf2\.h5\.zip"
+            name, error, start = re.fullmatch(pattern, weight.file).groups()
             algorithm, digits = weight.hash.split(":")
             assert algorithm == "sha1" and len(digits) == 40 and digits.startswith(start)
             told = weight.measured["top5_error" if weight.dataset == "imagenet" else "error"]

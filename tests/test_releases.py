@@ -156,7 +156,7 @@ WRONG = {
     "windows": (zipped({f"C:\\{NAME}": CONTENT}), "without a path"),
     "folder": (zipped({f"{NAME}/": b""}), "without a path"),
     "a program": (zipped({"net20.py": CONTENT}), "instead of a .h5 file"),
-    "large": (zipped({NAME: bytes(100_001)}), "has 100001 bytes, more than the 100000"),
+    "large": (zipped({NAME: bytes(100_001)}), "has 100001 bytes, and no network has 100000"),
     "method": (GOOD.replace(struct.pack("<H", 8), struct.pack("<H", 99)), "cannot be unzipped"),
 }
 

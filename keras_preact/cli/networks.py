@@ -66,12 +66,11 @@ def show(name, as_json):
     columns = "Stage", "Layers", "Output", "Parameters", "Multiply-adds"
     print_table(columns, rows, total=("total", "", "", *_cost(total)))
     for weight in weights:
-        epochs = f"{weight.made['epochs']} epochs of {weight.made['recipe']}, " if weight.source == "keras_preact" else ""
         size = f"{weight.size:,} bytes" if weight.size else "size unknown until it is fetched"
         click.echo(
             f"weights={' = '.join(map(repr, weight.tags))}: {index.error(weight)}, crop {weight.measured['crop']}, "
-            f"{epochs}{weight.where}\n"
-            f"  {weight.source}: {weight.citation}; {weight.licence}; {size}; {weight.hash or 'hashes as the Hub lists'}"
+            f"{weight.where}\n"
+            f"  {weight.source}: {weight.citation}; {weight.licence}; {size}; {weight.hash or 'hash as on the Hub'}"
         )
 
 

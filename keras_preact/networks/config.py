@@ -196,7 +196,7 @@ class NetworkConfig:
 
     @classmethod
     def imagenet(cls, depth, **changes):
-        """The network of `depth` layers for 224x224 images (Table 1 of [1]; 200 by Facebook's Torch code, others by pytorchcv).
+        """The network of `depth` layers for 224x224 images (Table 1 of [1], Facebook's Torch code and pytorchcv).
 
         Args:
             depth: 10, 12, 14, 16, 18, 26, 34, 50, 101, 152, 200 or 269.

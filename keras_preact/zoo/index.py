@@ -59,7 +59,7 @@ class Weight:
 
     @property
     def citation(self):
-        return CITATIONS[self.source]
+        return f"{CITATIONS[self.source]}; {self.made['epochs']} epochs of {self.made['recipe']}"
 
     @property
     def hash(self):

@@ -1,4 +1,4 @@
-"""Files that other zoos publish at a URL: fetched, compared with the published hash, unzipped; and what becomes of them.
+"""Files that other zoos publish at a URL: fetched, compared with their hash, unzipped, and what is made of them.
 
 `keras.utils.get_file` downloads: it is there, shows a progress bar, follows redirects and proxies, and removes what it
 could not finish. It knows no SHA-1 and no hash of a file within a zip, which is what the zoos publish, and what it has
@@ -171,7 +171,7 @@ def _unzipped(path, folder):
             if not name.endswith(".h5") or any(c in name for c in "/\\:"):
                 raise ValueError(f"{path.name} holds {name!r} instead of a .h5 file without a path")
             if claimed > MAX_FILE:
-                raise ValueError(f"{name!r} in {path.name} has {claimed} bytes, more than the {MAX_FILE} of any network")
+                raise ValueError(f"{name!r} in {path.name} has {claimed} bytes, and no network has {MAX_FILE}")
             with archive.open(name) as member, open(target, "wb") as file:
                 shutil.copyfileobj(member, file)  # of no more than the claimed bytes
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, unknown method
