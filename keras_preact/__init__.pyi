@@ -15,8 +15,13 @@ from .training.recipes import Recipe as Recipe
 from .training.runs import load_run as load_run
 from .version import __version__ as __version__
 from .zoo.builders import (
+    PreActResNet10 as PreActResNet10,
+    PreActResNet12 as PreActResNet12,
+    PreActResNet14 as PreActResNet14,
+    PreActResNet16 as PreActResNet16,
     PreActResNet18 as PreActResNet18,
     PreActResNet20 as PreActResNet20,
+    PreActResNet26 as PreActResNet26,
     PreActResNet32 as PreActResNet32,
     PreActResNet34 as PreActResNet34,
     PreActResNet44 as PreActResNet44,
@@ -32,8 +37,13 @@ from .zoo.builders import (
     PreActResNet542 as PreActResNet542,
     PreActResNet1001 as PreActResNet1001,
     PreActResNet1202 as PreActResNet1202,
+    ResNet10 as ResNet10,
+    ResNet12 as ResNet12,
+    ResNet14 as ResNet14,
+    ResNet16 as ResNet16,
     ResNet18 as ResNet18,
     ResNet20 as ResNet20,
+    ResNet26 as ResNet26,
     ResNet32 as ResNet32,
     ResNet34 as ResNet34,
     ResNet44 as ResNet44,

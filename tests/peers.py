@@ -60,3 +60,44 @@ def logits(model, images):
     dtype = next(model.parameters()).dtype
     with torch.no_grad():
         return model(torch.as_tensor(images.transpose(0, 3, 1, 2)).to(dtype)).numpy()
+
+
+class _CifarBlock(torch.nn.Module):
+    def __init__(self, channels, filters, stride, option):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(filters)
+        self.conv2 = torch.nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(filters)
+        self.zeros = (filters - channels) // 2 if option == "A" else 0
+        if stride > 1 and option == "B":
+            conv = torch.nn.Conv2d(channels, filters, 1, stride, bias=False)
+            self.downsample = torch.nn.Sequential(conv, torch.nn.BatchNorm2d(filters))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.zeros:
+            x = torch.nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.zeros, self.zeros))
+        elif hasattr(self, "downsample"):
+            x = self.downsample(x)
+        return (x + y).relu()
+
+
+class CifarResNet(torch.nn.Module):
+    """akamaster's network for CIFAR with option "A", whose head is "linear"; chenyaofo's with "B", whose is "fc"."""
+
+    def __init__(self, units, option, classes=10):
+        super().__init__()
+        self.conv1, self.bn1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(16)
+        channels = 16
+        for s, width in enumerate((16, 32, 64), start=1):
+            blocks = []
+            for u in range(units):
+                blocks.append(_CifarBlock(channels, width, 2 if s > 1 and u == 0 else 1, option))
+                channels = width
+            self.add_module(f"layer{s}", torch.nn.Sequential(*blocks))
+        self.add_module("linear" if option == "A" else "fc", torch.nn.Linear(64, classes))
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)).relu())))
+        return list(self.children())[-1](x.mean((2, 3)))

@@ -98,7 +98,7 @@ def test_exports_that_cannot_be_made(arguments, message, tmp_path, capsys):
     (["classify", "EMPTY"], "no image file in the folder EMPTY"),
     (["classify", "a.png", "--model", "PreActResNet21"], "'PreActResNet21'. Did you mean PreActResNet"),
     (["classify", "a.png", "--weights", "imagenet"],
-     "PreActResNet20 has 'cifar10', 'cifar10_paper'. Received: 'imagenet'"),
+     "'cifar10' of keras_preact, 8.06 % (last epoch); 'cifar10_paper' of keras_preact, 8.16 % (last epoch); "),
     (["classify", "a.png", "--model", "PreActResNet20"], "Give the weights of PreActResNet20: --weights"),
     (["classify", "a.png", "--model", "hf://owner/name", "--weights", "cifar10"], "has weights of its own: leave out"),
     (["show", "VGG"], "No model is named 'VGG'. `keras-preact list` and list_models() name them all."),
@@ -201,8 +201,19 @@ def test_json(capsys):
 
     (network,) = read("list", "PreActResNet20")
     assert (network["name"], network["parameters"], network["input_size"]) == ("PreActResNet20", 269722, [32, 32])
-    assert network["weights"][0] == {"tag": "cifar10", "error": 8.06, "where": "bundled"}
-    assert {"tag": "imagenet", "source": "pytorchcv"} in read("list", "PreActResNet200")[0]["weights"]
+    ours, *others = network["weights"]
+    assert (ours["tag"], ours["error"], ours["where"], ours["source"]) == ("cifar10", 8.06, "bundled", "keras_preact")
+    assert ours["licence"] == "Apache-2.0" and ours["measured"]["selection"] == "last epoch" and ours["size"] > 10**6
+    (theirs,) = [weight for weight in others if weight["tag"] == "cifar10_tf2cv"]
+    assert theirs == {
+        "tag": "cifar10_tf2cv", "tags": ["cifar10_tf2cv"], "source": "pytorchcv", "dataset": "cifar10",
+        "licence": "MIT", "citation": "Oleg Semery, tf2cv of github.com/osmr/imgclsmob", "error": 6.51, "size": None,
+        "measured": {"error": 6.51, "top5_error": None, "crop": "32", "selection": "best epoch on the test set"},
+        "hash": "sha1:d3e7771e923032393bb6fa88d62625f3da64d9fe", "where": "remote",
+    }
+    (theirs, facebook) = read("list", "PreActResNet200")[0]["weights"]
+    assert theirs["tags"] == ["imagenet", "imagenet_tf2cv"] and facebook["tags"] == ["imagenet_torch7"]
+    assert read("show", "PreActResNet20")["weights"][2]["source"] == "pytorchcv"
     shown = read("show", "PreActResNet20")
     assert shown["config"]["units"] == [3, 3, 3] and shown["total"]["parameters"] == 269722
     assert shown["stages"][1]["size"] == [32, 32] and shown["weights"][0]["made"]["epochs"] == 75
@@ -213,9 +224,22 @@ def test_json(capsys):
 def test_list(capsys):
     assert cli.main(["list", "PreAct*"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.strip().startswith("PreActResNet") for line in lines) == 17
+    assert sum(line.strip().startswith("PreActResNet") for line in lines) == 22
     (row,) = [line for line in lines if "PreActResNet20 " in line]
     assert re.search(r"32x32 +269,722 +40,551,040 +cifar10 \(\d\.\d\d %\)", row)
+
+
+def test_what_is_told_of_weights(capsys):
+    assert cli.main(["show", "PreActResNet164"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "weights='cifar10' = 'cifar10_tf2cv': 3.64 % (best epoch on the test set), crop 32, remote" in out
+    assert ("pytorchcv: Oleg Semery, tf2cv of github.com/osmr/imgclsmob; MIT; size unknown until it is fetched; "
+            "sha1:29a459fad0f60028b48f1908970d3947728d76b0") in out
+    assert cli.main(["list", "PreActResNet20"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "svhn = svhn_tf2cv (3.22 %) remote" in out
+    assert "cifar10, cifar100, svhn: Oleg Semery, tf2cv of github.com/osmr/imgclsmob; MIT; error: best epoch" in out
+    assert "keras_preact, cifar10: this package; the network is of He et al. 2016; Apache-2.0; error: last epoch" in out
 
 
 def test_show_is_the_stage_table(capsys):
@@ -299,7 +323,7 @@ def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
     (["evaluate", "PreActResNet20", "--data", "DATA"], "Give the weights of PreActResNet20"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "nesterov=False"], "of the type bool"),
     (["recipes", "paper"], "`recipe` must be one of 'cifar_paper'"),
-    (["pull", "ResNet44"], "The Hub has no weights of ResNet44; `keras-preact list` shows"),
+    (["pull", "ResNet44"], "There are no weights of ResNet44; `keras-preact list` shows"),
 ])
 def test_training_commands_that_cannot_be_run(arguments, message, tmp_path, capsys):
     places = {"DATA": str(tmp_path / "data.npz"), "OUT": str(tmp_path / "run")}
@@ -317,5 +341,7 @@ def test_recipes(capsys):
 def test_show_tells_the_error_of_the_weights(capsys):
     cli.main(["show", "PreActResNet20"])
     out = capsys.readouterr().out
-    line = r"weights='cifar10': \d\.\d\d % error on cifar10 test \(last epoch\), 75 epochs of cifar_short, Apache-2.0, "
-    assert re.search(line, out)
+    assert re.search(
+        r"weights='cifar10': \d\.\d\d % \(last epoch\), crop 32x32, bundled\n"
+        r" +keras_preact: .*; 75 epochs of cifar_short; Apache-2.0; [\d,]+ bytes; sha256:\w{64}\n", out,
+    )

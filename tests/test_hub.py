@@ -226,7 +226,7 @@ def timm_repository(timm, server):
 def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_repository, server, monkeypatch):
     _, images, logits = timm
     monkeypatch.setattr(index, "upstream", lambda: (
-        index.Upstream("PreActResNet18", "imagenet", "timm", f"hf://{timm_repository}", ""),
+        dataclasses.replace(index.find("PreActResNet18", "imagenet_timm"), file=f"hf://{timm_repository}"),
     ))
     arguments = {"input_shape": (64, 64, 3), "classifier_activation": None}
     for build in (
@@ -288,10 +288,10 @@ def test_a_spoilt_file_of_timm_is_not_converted(timm_repository, server):
     assert not hub.converted(*hub.resolve(timm_repository)).exists()
 
 
-def test_weights_of_another_zoo_that_are_not_on_the_hub_say_how_to_get_them(server):
-    pattern = r"Download and unzip https://github.com/osmr.*preresnet200b.*\(sha1:94152.*\), run `keras-preact convert"
-    with pytest.raises(ValueError, match="'imagenet' of PreActResNet200 are published by another zoo.*" + pattern):
-        kp.PreActResNet200(weights="imagenet")
+def test_weights_of_another_zoo_that_are_not_fetched_say_how_to_get_them(server):
+    pattern = r"Download resnet-200.t7 from https://github.com/facebook.*, run `keras-preact convert torch7 FILE"
+    with pytest.raises(ValueError, match="'imagenet_torch7' of PreActResNet200 are published by another.*" + pattern):
+        kp.PreActResNet200(weights="imagenet_torch7")
     assert not server.requests
 
 

@@ -66,8 +66,8 @@ def test_missing_units_at_the_end_leave_no_network_of_the_zoo(state):
 def test_a_renamed_tensor_is_named_under_both_names(state):
     renamed = without(state, "norm.weight") | {"norm.gamma": state["norm.weight"]}
     refused("timm", renamed, "norm.gamma: not a tensor of these networks")
-    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-    refused("timm", wrapped, "module.head.fc.bias: not a tensor of these networks", "more")
+    inner = {f"inner.{name}": tensor for name, tensor in state.items()}
+    refused("timm", inner, "inner.head.fc.bias: not a tensor of these networks", "more")
 
 
 def test_a_tensor_of_another_shape_is_named(state):
@@ -89,7 +89,8 @@ def test_a_tensor_too_many_is_named(state):
 
 
 def test_not_a_state_dict(state):
-    refused("timm", {"epoch": 3, "state_dict": state}, "Received: int epoch, dict state_dict")
+    refused("timm", {"epoch": 3, "weights": state}, "Received: int epoch, dict weights")
+    refused("timm", {"net": state, "model": state}, "Received: dict net, dict model")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, 5_000, 1_000_000])

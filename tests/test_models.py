@@ -13,7 +13,8 @@ from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS
 from keras_preact.zoo import index
 
-CIFAR, IMAGENET = (20, 32, 44, 56, 110, 1202, 164, 272, 542, 1001), (18, 34, 50, 101, 152, 200, 269)
+CIFAR = 20, 32, 44, 56, 110, 1202, 164, 272, 542, 1001
+IMAGENET = 10, 12, 14, 16, 18, 26, 34, 50, 101, 152, 200, 269
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
 
 
@@ -48,6 +49,8 @@ def test_the_signature_is_that_of_keras_applications():
 @pytest.mark.parametrize("name, units", [
     ("PreActResNet164", (18, 18, 18)), ("PreActResNet1001", (111, 111, 111)), ("PreActResNet110", (18, 18, 18)),
     ("PreActResNet1202", (200, 200, 200)), ("PreActResNet200", (3, 24, 36, 3)), ("PreActResNet269", (3, 30, 48, 8)),
+    ("PreActResNet10", (1, 1, 1, 1)), ("ResNet12", (2, 1, 1, 1)), ("PreActResNet14", (2, 2, 1, 1)),
+    ("ResNet16", (2, 2, 2, 1)), ("PreActResNet26", (3, 3, 3, 3)),
 ])
 def test_units_in_each_stage(name, units):
     assert CONFIGS[name].units == units
@@ -55,21 +58,25 @@ def test_units_in_each_stage(name, units):
 
 def test_list_models():
     info = {m.name: m for m in kp.list_models("PreAct*")}
-    assert len(info) == 17
+    assert len(info) == 22
     # shared with the literature: 1.7 M parameters, 0.25 G multiply-adds
     assert info["PreActResNet110"][:4] == ("PreActResNet110", 1_727_962, 252_887_680, (32, 32))
     assert info["PreActResNet200"].input_size == (224, 224)
-    assert info["PreActResNet20"].weights == ("cifar10", "cifar10_paper")
-    assert info["PreActResNet56"].weights == ("cifar10_30epochs",)
+    assert info["PreActResNet20"].weights == (
+        "cifar10", "cifar10_paper", "cifar10_tf2cv", "cifar100", "cifar100_tf2cv", "svhn", "svhn_tf2cv",
+    )
+    assert info["PreActResNet56"].weights[:3] == ("cifar10_30epochs", "cifar10", "cifar10_tf2cv")
+    assert info["PreActResNet44"].weights == ()
     with pytest.raises(ValueError, match="No model is named 'VGG16'.*PreActResNet20"):
         kp.list_models("VGG16")
 
 
 def test_list_weights():
-    weight, paper = kp.list_weights("PreActResNet20")
+    weight, paper, *others = kp.list_weights("PreActResNet20")
     assert (paper.tag, paper.dataset, paper.classes) == ("cifar10_paper", "cifar10", 10)
     assert (weight.tag, weight.dataset, weight.classes, weight.measured["images"]) == ("cifar10", "cifar10", 10, 10_000)
-    assert kp.list_weights("ResNet18") == []
+    assert [other.tag for other in others] == ["cifar10_tf2cv", "cifar100_tf2cv", "svhn_tf2cv"]
+    assert kp.list_weights("ResNet44") == []
 
 
 def test_a_file_gives_the_network_it_was_saved_from(source, file):
@@ -177,7 +184,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 
 def test_an_unknown_tag_lists_those_there_are():
-    with pytest.raises(ValueError, match="PreActResNet20 has 'cifar10', 'cifar10_paper'. Received: 'cifar1000'"):
+    with pytest.raises(ValueError, match=(
+        r"PreActResNet20 has 'cifar10' of keras_preact, 8.06 % \(last epoch\); .*"
+        r"; 'cifar100', 'cifar100_tf2cv' of pytorchcv, 30.22 % \(best epoch on the test set\); .*Received: 'cifar1000'"
+    )):
         kp.PreActResNet20(weights="cifar1000")
     with pytest.raises(ValueError, match="ResNet44 has no published weights.*'cifar10', which there is for PreActRes"):
         kp.ResNet44(weights="cifar10")

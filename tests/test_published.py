@@ -1,11 +1,14 @@
 """The tables of our results and of the errors that others publish, and the labels of ImageNet."""
 import importlib.util
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from keras_preact.data.preprocessing import LABELS
 from keras_preact.networks.architectures import CONFIGS
+from keras_preact.zoo import index
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,5 +98,57 @@ def test_labels_of_imagenet_are_those_of_timm():
 
 
 def test_label_sets_behave_as_a_dict():
-    assert set(LABELS) == {"cifar10", "cifar100", "imagenet", "imagenet_wordnet_ids"} and len(LABELS) == 4
+    assert set(LABELS) == {"cifar10", "cifar100", "svhn", "imagenet", "imagenet_wordnet_ids"} and len(LABELS) == 5
+    assert LABELS["svhn"] == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
     assert LABELS.get("flowers") is None and "imagenet" in LABELS
+
+
+# The weights of other zoos.
+
+STANDARD = {  # what the bare name of a data set stands for changes only with a minor version: CHANGELOG.md tells it
+    ("PreActResNet50", "imagenet"): "imagenet_timm", ("PreActResNet152", "imagenet"): "imagenet_tf2cv_b",
+    ("PreActResNet200", "imagenet"): "imagenet_tf2cv", ("PreActResNet269", "imagenet"): "imagenet_tf2cv",
+    ("ResNet50", "imagenet"): "imagenet_tf2cv", ("ResNet101", "imagenet"): "imagenet_tf2cv_b",
+    ("PreActResNet164", "cifar10"): "cifar10_tf2cv", ("ResNet1001", "svhn"): "svhn_tf2cv",
+}
+
+
+def test_what_the_names_of_data_sets_stand_for():
+    assert {key: index.find(*key).tag for key in STANDARD} == STANDARD
+    assert index.find("PreActResNet20", "cifar10").source == "keras_preact"
+    assert index.find("PreActResNet20", "cifar10_tf2cv").measured["error"] == 6.51
+
+
+def test_the_bare_name_of_a_data_set_is_the_best_that_others_published():
+    of = {}
+    for weight in index.upstream():
+        of.setdefault((weight.architecture, weight.dataset), []).append(weight)
+    for weights in of.values():
+        (standard,) = [weight for weight in weights if weight.standard]
+        errors = [tuple(weight.measured[name] for weight in weights) for name in ("error", "top5_error")]
+        known = next(values for values in errors if None not in values)
+        assert known[weights.index(standard)] == min(known), standard
+
+
+def test_every_row_of_upstream_is_complete():
+    hashes = {"https": 72 + 3, "hf": 4, "resnet-200.t7 from https": 1}
+    assert Counter(weight.file.partition("://")[0] for weight in index.upstream()) == hashes
+    assert len({(weight.architecture, tag) for weight in index.upstream() for tag in weight.tags}) == sum(
+        len(weight.tags) for weight in index.upstream()
+    )
+    for weight in index.upstream():
+        assert weight.architecture in CONFIGS and weight.dataset in LABELS and weight.source in index.CITATIONS
+        assert weight.tag.startswith(f"{weight.dataset}_") and weight.licence and weight.citation
+        assert 0 < min(filter(None, (weight.measured["error"], weight.measured["top5_error"]))) < 35
+        if weight.source == "pytorchcv":
+            pattern = r".*/((?:pre)?resnet\w+)-(\d{4})-(\w{8})\.tf2\.h5\.zip"
+            name, error, start = re.fullmatch(pattern, weight.file).groups()
+            algorithm, digits = weight.hash.split(":")
+            assert algorithm == "sha1" and len(digits) == 40 and digits.startswith(start)
+            told = weight.measured["top5_error" if weight.dataset == "imagenet" else "error"]
+            assert told == int(error) / 100
+            assert weight.architecture == ("PreAct" if name[0] == "p" else "") + "ResNet" + re.search(r"\d+", name)[0]
+            assert weight.dataset == (name.partition("_")[2] or "imagenet")
+            assert weight.measured["selection"] == (
+                "not told" if weight.dataset == "imagenet" else "best epoch on the test set"
+            )

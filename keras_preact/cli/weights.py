@@ -18,8 +18,8 @@ from keras_preact.cli.common import on_keras
 def convert(source, file, name, output, push, data, licence):
     """Turn weights of another zoo into a file that our builders take.
 
-    SOURCE is timm, keras_applications, pytorchcv, image_classifiers or torch7. FILE is what that zoo publishes; for
-    timm also the folder of a repository.
+    SOURCE is timm, keras_applications, pytorchcv, image_classifiers, torch7 or torchvision. FILE is what that zoo
+    publishes; for timm also the folder of a repository.
     """
     from keras_preact import convert, evaluate, push_to_hub
 

@@ -19,7 +19,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIEWS = ("single", "flip", "ten_crop")
 
-CIFAR_LABELS = {
+SMALL_LABELS = {
     "cifar10": tuple("""
         airplane automobile bird cat deer dog frog horse ship truck
     """.split()),
@@ -33,6 +33,7 @@ CIFAR_LABELS = {
         tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
         worm
     """.split()),
+    "svhn": tuple("0123456789"),
 }
 
 
@@ -43,13 +44,13 @@ class _LabelSets(Mapping):
     """{name: a label for each class}; ImageNet's are read when they are first asked for."""
 
     def __getitem__(self, name):
-        return _imagenet_labels()[name] if name in IMAGENET_LABELS else CIFAR_LABELS[name]
+        return _imagenet_labels()[name] if name in IMAGENET_LABELS else SMALL_LABELS[name]
 
     def __iter__(self):
-        return iter((*CIFAR_LABELS, *IMAGENET_LABELS))
+        return iter((*SMALL_LABELS, *IMAGENET_LABELS))
 
     def __len__(self):
-        return len(CIFAR_LABELS) + len(IMAGENET_LABELS)
+        return len(SMALL_LABELS) + len(IMAGENET_LABELS)
 
 
 @cache

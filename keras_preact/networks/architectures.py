@@ -1,11 +1,10 @@
 """The zoo's networks by name: what each builder builds."""
 import difflib
 
-from keras_preact.networks.config import NetworkConfig
+from keras_preact.networks.config import IMAGENET_UNITS, NetworkConfig
 
 FAMILIES = {"PreActResNet": {}, "ResNet": {"order": "original"}}
 CIFAR = {"basic": (20, 32, 44, 56, 110, 1202), "bottleneck": (164, 272, 542, 1001)}
-IMAGENET = (18, 34, 50, 101, 152, 200, 269)
 
 
 def _configs():
@@ -13,7 +12,7 @@ def _configs():
         for unit, depths in CIFAR.items():
             for depth in depths:
                 yield f"{family}{depth}", NetworkConfig.cifar(depth, unit, **changes)
-        for depth in IMAGENET:
+        for depth in IMAGENET_UNITS:
             yield f"{family}{depth}", NetworkConfig.imagenet(depth, **changes)
 
 

@@ -83,7 +83,12 @@ CHOICES = {
 }
 
 IMAGENET_UNITS = {
+    10: ("basic", (1, 1, 1, 1)),
+    12: ("basic", (2, 1, 1, 1)),
+    14: ("basic", (2, 2, 1, 1)),
+    16: ("basic", (2, 2, 2, 1)),
     18: ("basic", (2, 2, 2, 2)),
+    26: ("basic", (3, 3, 3, 3)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
@@ -191,10 +196,10 @@ class NetworkConfig:
 
     @classmethod
     def imagenet(cls, depth, **changes):
-        """The network of `depth` layers for 224x224 images (Table 1 of [1]; 200 and 269 by Facebook's Torch code).
+        """The network of `depth` layers for 224x224 images (Table 1 of [1], Facebook's Torch code and pytorchcv).
 
         Args:
-            depth: 18, 34, 50, 101, 152, 200 or 269.
+            depth: 10, 12, 14, 16, 18, 26, 34, 50, 101, 152, 200 or 269.
             **changes: other fields of `NetworkConfig`.
 
         Raises:

@@ -27,18 +27,27 @@ def list_models(pattern="*"):
     for name in matching(pattern):
         config = CONFIGS[name]
         cost = costs.count(config)
-        tags = tuple(weight.tag for weight in index.entries() if weight.architecture == name)
+        tags = tuple(tag for weight in index.of(name) for tag in weight.tags)
         models.append(ModelInfo(name, cost.parameters, cost.multiply_adds, config.input_size, tags))
     return models
 
 
 def list_weights(model="*"):
-    """Returns the published `Weight`s of each architecture whose name matches `model`.
+    """Returns the published weights of each architecture whose name matches `model`, ours and then those of other zoos.
 
-    Each tells its measured error and, as `where`, whether it is "bundled" with the package, "cached" or "remote".
+    Each tells its `tags`, `source`, `licence`, `citation`, `measured` error with crop and selection rule, `size` (None
+    if unknown), `hash`, and as `where` whether it is "bundled" with the package, "cached" or "remote". No network is
+    used.
+
+    Raises:
+        ValueError: no name matches.
+
+    Example:
+
+    >>> [weight.tag for weight in list_weights("PreActResNet1001")]
+    ['cifar10_tf2cv', 'cifar100_tf2cv']
     """
-    architectures = matching(model)
-    return [weight for weight in index.entries() if weight.architecture in architectures]
+    return [weight for name in matching(model) for weight in index.of(name)]
 
 
 def matching(pattern):

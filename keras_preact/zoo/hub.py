@@ -16,7 +16,9 @@ PREFIX = "hf://"
 METADATA, WEIGHTS = "keras_preact.json", "model.weights.h5"
 MAX_METADATA = 1_000_000  # bytes
 _ADDRESS = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w.-]*(/[\w-][\w.-]*)*))?")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+NO_ROOM = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+)
 
 
 class HubError(OSError):
@@ -135,9 +137,14 @@ def listed(repository, commit, files):
 
 def converted(repository, commit):
     """Returns the path in the cache of the weights of another program's repository, once they were converted."""
+    return folder() / f"{repository.replace('/', '--')}--{commit}.weights.h5"
+
+
+def folder():
+    """Returns the folder of the cache for what is converted, beside that of the Hub's client; HF_HOME places both."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HOME, "keras_preact", f"{repository.replace('/', '--')}--{commit}.weights.h5")
+    return Path(constants.HF_HOME, "keras_preact")
 
 
 def fetch(repository, commit, file, sha256, cache=None):
@@ -270,7 +277,7 @@ def _reason(error, repository, revision):
         return f"the Hub answered {status}", "Try again later."
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids to ask the Hub for it", f"Fetch it once, online: {pull}"
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return (
             f"it cannot be written to the cache, {constants.HF_HUB_CACHE}: {error.strerror}",
             "Make room there, or set HF_HOME to another folder.",

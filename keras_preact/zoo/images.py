@@ -46,7 +46,7 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     Args:
         preds: array or tensor of shape (batch, classes).
         top: how many pairs; all if there are fewer.
-        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "imagenet",
+        weights: a tag that `list_weights` names, the name of a label set ("cifar10", "cifar100", "svhn", "imagenet",
             "imagenet_wordnet_ids"), a model that knows its labels, or a list with a label for each class.
         model: the name of the builder, where the weights of one tag differ.
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from keras_preact._support.paths import local
 from keras_preact._support.settings import dtype_policy
-from keras_preact.networks.architectures import builder_name
+from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.zoo import catalogue, hub, importers, index
+from keras_preact.zoo import catalogue, hub, importers, index, releases
 from keras_preact.zoo.described import About, about
 from keras_preact.zoo.index import Weight
 from keras_preact.zoo.metadata import Metadata
@@ -45,16 +45,15 @@ def resolve(weights: str | os.PathLike, architecture: str, config: NetworkConfig
 
     Raises:
         ValueError: there is no such tag or file, or it holds another network.
-        HubError: it cannot be had from the Hub, or is not the published one.
+        OSError: it cannot be had from the Hub or its zoo, or is not the published one.
     """
     if not hub.is_address(weights) and not _is_path(weights):
         weight = index.find(architecture, weights)
         if isinstance(weight, Weight):
             return Found(weights, weight, functools.partial(_verified, weight))
-        address = _address(weight)
+        address, found = weight.file, _of_upstream(weight)
     else:
-        address = weights
-    found = of_repository(address) if hub.is_address(address) else _of_file(address, address)
+        address, found = weights, of_repository(weights) if hub.is_address(weights) else _of_file(weights, weights)
     if isinstance(found.known, Metadata):
         _check_config(architecture, config, address, found.known)
     elif found.known and builder_name(found.config) != architecture:
@@ -87,7 +86,7 @@ def pull(name):
     """Fetches weights into the cache, for use without a network.
 
     Args:
-        name: of a builder, or a pattern such as "PreAct*", for all its weights that the Hub has; or "owner/name" or
+        name: of a builder, or a pattern such as "PreAct*", for all its weights that are published; or "owner/name" or
             "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
 
     Returns:
@@ -104,13 +103,13 @@ def pull(name):
             return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
     names = catalogue.matching(name)
-    paths = [_verified(weight) for weight in catalogue.list_weights(name)] + [
-        _converted(weight.file) for weight in index.upstream()
-        if weight.architecture in names and hub.is_address(weight.file)
+    weights = [
+        weight for weight in catalogue.list_weights(name)
+        if isinstance(weight, Weight) or weight.is_release or hub.is_address(weight.file)
     ]
-    if not paths:
-        raise ValueError(f"The Hub has no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
-    return paths
+    if not weights:
+        raise ValueError(f"There are no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
+    return [resolve(weight.tag, weight.architecture, CONFIGS[weight.architecture]).path() for weight in weights]
 
 
 def _is_path(weights):
@@ -141,20 +140,24 @@ def _verified(weight):
     return path
 
 
-def _address(weight):
-    """Returns the address of a weight of another zoo on the Hub.
+def _of_upstream(weight):
+    """Returns the weights of another zoo, fetched and converted when they are first used.
 
     Raises:
-        ValueError: it is not there; the message says how to get it.
+        ValueError: they are not fetched; the message says how to get them.
+        OSError: they cannot be had, or are not the published ones.
     """
     if hub.is_address(weight.file):
-        return weight.file
+        return of_repository(weight.file)
+    if weight.is_release:
+        return _of_file(weight.file, releases.converted(
+            weight.file, weight.hash, functools.partial(_convert, weight.source, name=None)
+        ))
     name = f"{weight.architecture.lower()}-{weight.tag}.weights.h5"
-    download = "Download and unzip" if weight.file.endswith(".zip") else "Download"
     raise ValueError(
         f"The weights {weight.tag!r} of {weight.architecture} are published by another zoo, from where they are not "
-        f"fetched. {download} {weight.file}{f' ({weight.hash})' if weight.hash else ''}, run `keras-preact convert "
-        f"{weight.source} FILE --output {name}`, and give weights={name!r}."
+        f"fetched. Download {weight.file}, run `keras-preact convert {weight.source} FILE --output {name}`, and give "
+        f"weights={name!r}."
     )
 
 
@@ -165,9 +168,13 @@ def _converted(address):
     if not path.exists():
         folder = hub.listed(repository, commit, ("config.json", "model.safetensors"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with dtype_policy("float32"):  # the file is for all policies
-            importers.convert("timm", folder, repository.split("/")[1], path)
+        _convert("timm", folder, path, repository.split("/")[1])
     return path
+
+
+def _convert(source, weights, path, name):
+    with dtype_policy("float32"):  # the file is for all policies
+        importers.convert(source, weights, name, path)
 
 
 def _check_config(architecture, config, weights, published):

@@ -4,7 +4,15 @@ import os
 from keras_preact._support.checks import check_choice
 from keras_preact._support.paths import local
 from keras_preact.zoo import described
-from keras_preact.zoo.importers import engine, image_classifiers, keras_applications, pytorchcv, timm, torch7
+from keras_preact.zoo.importers import (
+    engine,
+    image_classifiers,
+    keras_applications,
+    pytorchcv,
+    timm,
+    torch7,
+    torchvision,
+)
 from keras_preact.zoo.importers.engine import Report as Report
 
 SOURCES = {
@@ -13,6 +21,7 @@ SOURCES = {
     "pytorchcv": pytorchcv,
     "image_classifiers": image_classifiers,
     "torch7": torch7,
+    "torchvision": torchvision,
 }
 
 
@@ -23,13 +32,14 @@ def convert(source, weights, name=None, output=None, **network):
     and the depth that the tensors tell. Every tensor is used exactly once and every variable is set, or nothing is.
 
     Args:
-        source: where they come from: "timm", "keras_applications", "pytorchcv" (and tf2cv), "image_classifiers" or
-            "torch7" (fb.resnet.torch).
+        source: where they come from: "timm", "keras_applications", "pytorchcv" (and tf2cv), "image_classifiers",
+            "torch7" (fb.resnet.torch) or "torchvision" (and chenyaofo's and akamaster's networks for CIFAR).
         weights: what that zoo publishes.
             timm: the folder of a repository (model.safetensors and config.json), a .safetensors file, or a state dict.
             keras_applications, image_classifiers: a model, or a .h5, .weights.h5 or .keras file.
             pytorchcv: a .pth file or a state dict, or a .h5 file of tf2cv.
             torch7: a .t7 file.
+            torchvision: a .pth file or a state dict. What a training script saved around it is passed over here, too.
         name: what that zoo calls the network, such as "preresnet50b"; default what the file or its folder is called.
             Needed where tensors do not tell two networks apart.
         output: a .weights.h5 file to write. It tells its layout, preprocessing and labels, so that a builder takes it:

@@ -112,7 +112,7 @@ class Report:
 
 def convert(upstream, source, where, **network):
     """Returns (our network with the tensors of `upstream`, a `Report`)."""
-    names = _names(upstream)
+    names = names_of(upstream.layers, upstream.first)
     theirs = {ours: name for name, ours in names.items()}
 
     def tensor(layer, variable):
@@ -170,13 +170,13 @@ def convert(upstream, source, where, **network):
     )
 
 
-def _names(upstream):
-    """Returns {their layer: ours}, for every unit that a network of the zoo may have."""
+def names_of(layers, first=(1, 1)):
+    """Returns {their layer: ours}, for every unit that a network of the zoo may have; arguments as of `Upstream`."""
     most = max(max(config.units) for config in CONFIGS.values())
-    stage, unit = upstream.first
+    stage, unit = first
     return {
         theirs.format(s=stage + s, u=unit + u, i=i): ours.format(s=1 + s, u=1 + u, i=i)
-        for ours, theirs in upstream.layers.items()
+        for ours, theirs in layers.items()
         for s, u, i in (product(range(4), range(most), (1, 2, 3)) if "{" in theirs else [(0, 0, 1)])
     }
 

@@ -9,19 +9,22 @@ import numpy as np
 
 from keras_preact.networks.files import array, read
 
+WRAPPERS = ("state_dict", "net", "model")  # keys under which training scripts save a state dict
+PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compile
+
 
 def safetensors(path):
     with _needs("safetensors", path):
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     try:
-        return load_file(path)
+        return state_dict(load_file(path))
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise _damaged(path, "safetensors", error) from error
 
 
 def torch(path):
-    """Reads a .pth file of a state dict."""
+    """Reads a .pth file of a state dict, or of a training script that holds one."""
     with _needs("torch", path):
         import torch
     try:
@@ -37,7 +40,10 @@ def torch(path):
 
 
 def state_dict(state):
-    """Returns a mapping of names to tensors as one of names to arrays."""
+    """Returns a mapping of names to tensors as one of names to arrays, without what training scripts wrap around it."""
+    if isinstance(state, Mapping):
+        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)]
+        state = inner[0] if len(inner) == 1 else state
     others = {"": state} if not isinstance(state, Mapping) else {
         name: value for name, value in state.items() if not hasattr(value, "shape")
     }
@@ -46,7 +52,13 @@ def state_dict(state):
             "A state dict, of names and tensors alone, is expected, as model.state_dict() returns it. Received: "
             + ", ".join(f"{type(value).__name__} {name}".strip() for name, value in list(others.items())[:5])
         )
-    return {name: np.asarray(tensor) for name, tensor in state.items()}
+    return {_unprefixed(name): np.asarray(tensor) for name, tensor in state.items()}
+
+
+def _unprefixed(name):
+    while name.startswith(PREFIXES):
+        name = name.partition(".")[2]
+    return name
 
 
 def keras(weights):
