@@ -6,6 +6,8 @@ import math
 
 import tensorflow as tf
 
+from keras_preact.data import decoding
+
 # Of scale jitter: the shorter side of an image, 256 to 480 pixels for a crop of 224, over the side of the crop.
 SCALES = 256 / 224, 480 / 224
 # Of scale and aspect ratio: the part of the image's area that a crop covers, and its width over its height.
@@ -14,39 +16,6 @@ GREY = 0.299, 0.587, 0.114
 # Standard deviations and directions of the colours of ImageNet, as Facebook's Torch code has them.
 DEVIATIONS = 0.2175, 0.0188, 0.0045
 DIRECTIONS = (-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)
-
-
-def decode(encoded, channels=3):
-    """Returns the uint8 image in a file, any but a JPEG, as Pillow does; of a GIF the first image.
-
-    By itself TensorFlow refuses WebP files that have an alpha channel, and takes the indices into a BMP's palette for
-    grey values. Animated WebP files it must refuse: asked for whatever channels they have, it writes beyond its memory
-    (2.21).
-    """
-    def at(place, text):
-        return tf.strings.substr(encoded, place, len(text)) == text
-
-    def animated():
-        return at(12, b"VP8X") & (tf.io.decode_raw(tf.strings.substr(encoded, 20, 1), "uint8")[0] & 2 > 0)
-
-    def number(place):
-        return tf.io.decode_raw(tf.strings.substr(encoded, place, 4), "int32")[0]
-
-    def looked_up():
-        start = 14 + number(14)
-        colours = tf.io.decode_raw(tf.strings.substr(encoded, start, number(10) - start), "uint8")
-        indices = tf.cast(tf.io.decode_bmp(encoded, 0)[..., 0], "int32")
-        return tf.gather(tf.reshape(colours, (-1, 4))[:, 2::-1], indices)
-
-    def other():
-        return tf.io.decode_image(encoded, channels, expand_animations=False)
-
-    if channels != 3:
-        return other()
-    return tf.case([
-        (at(0, b"RIFF") & ~animated(), lambda: tf.io.decode_image(encoded, 0, expand_animations=False)[..., :3]),
-        (at(0, b"BM") & at(28, b"\x08\0"), looked_up),
-    ], other)
 
 
 def fold(seed, i):
@@ -89,18 +58,20 @@ def crop_encoded(encoded, window, side, seed):
     """Returns a random window of an encoded image, resized, and flipped at random: float32 (side, side, 3), 0 to 255.
 
     Args:
-        encoded: scalar string tensor, a JPEG, PNG, GIF, BMP or WebP file; of a JPEG the window alone is decoded.
+        encoded: scalar string tensor, a file that `decoding.decode` takes; of a JPEG the window alone is decoded.
         window: a function of `WINDOWS`.
         side: of the crop in pixels; the window is resized to it bicubically, with antialiasing.
         seed: int32 tensor of shape (2,).
     """
     def jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
-        box = tf.stack(window(height, width, seed))
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+        rows, columns, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        orientation = decoding.orientation(encoded, decoding.JPEG)
+        height, width = decoding.upright_size(rows, columns, orientation)
+        box = decoding.stored_box(window(height, width, seed), height, width, orientation)
+        return decoding.upright(decoding.decode_jpeg(encoded, tf.stack(box)), orientation)
 
     def other():
-        image = decode(encoded)
+        image = decoding.decode(encoded)
         top, left, height, width = window(tf.shape(image)[0], tf.shape(image)[1], seed)
         return image[top:top + height, left:left + width]
 
