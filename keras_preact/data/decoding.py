@@ -1,10 +1,9 @@
 """Image files to pixels in TensorFlow's graphs, the same pixels as `preprocessing` has from Pillow.
 
 JPEG, PNG, GIF, BMP and WebP files. TensorFlow has no decoder for TIFF, AVIF, PPM and others, nor for animated WebP and
-compressed BMP files: these are errors, as damaged files are.
+compressed BMP files: these are errors, as damaged files are, and GIF files whose first image is not the whole picture.
 """
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -13,8 +12,8 @@ ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # a tag of EXIF and the types that its 
 SEGMENTS = 10_000  # that are looked through for EXIF data
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # says that a JPEG of four channels holds CMYK, inverted
 GREY = 19595, 38470, 7471  # Pillow's, of 65536
-# BMP's masks of red, green and blue by bits of a pixel, where a file has none.
-MASKS = {16: (0x7C00, 0x3E0, 0x1F), 24: (0xFF0000, 0xFF00, 0xFF), 32: (0xFF0000, 0xFF00, 0xFF)}
+HEAD = 66  # bytes in which each format says how large its image is
+FIVE_BITS, EIGHT_BITS = (0x7C00, 0x3E0, 0x1F), (0xFF0000, 0xFF00, 0xFF)  # BMP's masks where a file has none
 
 
 class Segments(NamedTuple):
@@ -35,7 +34,7 @@ class Segments(NamedTuple):
 
 class Format(NamedTuple):
     magic: bytes
-    size: Callable  # of the file: (height, width) from its header
+    size: Callable  # of the file and its first bytes: (height, width)
     read: Callable  # of the file: uint8 (height, width, 3)
     segments: Segments | None = None
 
@@ -49,17 +48,15 @@ def decode(file, most_pixels=None):
     """
     def reader(form):
         def read():
-            pixels = tf.reduce_prod(tf.cast(tf.stack(form.size(file)), "int64"))
-            limits = [tf.debugging.assert_positive(pixels, "an image without pixels")]
-            if most_pixels:
-                limits.append(tf.debugging.assert_less_equal(pixels, tf.constant(most_pixels, "int64"), "too large"))
-            with tf.control_dependencies(limits):
-                image = tf.ensure_shape(form.read(tf.identity(file)), (None, None, 3))
-            return upright(image, orientation(file, form))
+            sides = tf.stack([tf.cast(side, "int64") for side in form.size(file, _head(file))])
+            fits = tf.reduce_all((sides > 0) & (sides < 2**31)) & (tf.reduce_prod(sides) <= (most_pixels or 2**62))
+            return form.read(_checked(file, fits, "no pixels, or too many")), orientation(file, form)
 
         return read
 
-    return tf.case([(_cut(file, 0, len(form.magic)) == form.magic, reader(form)) for form in FORMATS])
+    kinds = [_cut(file, 0, len(form.magic)) == form.magic for form in FORMATS]
+    image, turned = tf.switch_case(_first(kinds), [reader(form) for form in FORMATS])
+    return upright(tf.ensure_shape(image, (None, None, 3)), turned)
 
 
 def grey(image):
@@ -159,96 +156,136 @@ def _number(file, at, digits, big=False):
 
 def _value(digits, big=False):
     """Returns the unsigned integers whose bytes are on the last axis."""
-    powers = 256 ** tf.range(digits.shape[-1], dtype="int64")
+    powers = tf.constant([256**i for i in range(digits.shape[-1])], "int64")
     return tf.reduce_sum(tf.cast(digits, "int64") * tf.where(big, powers[::-1], powers), -1)
 
 
-def _numbers(*places, digits, big=False):
-    """Returns a function of a file that gives the integers at these places."""
-    return lambda file: tuple(_number(file, place, digits, big) for place in places)
+def _head(file):
+    return tf.io.decode_raw(_cut(file, 0, HEAD), "uint8", fixed_length=HEAD)
+
+
+def _first(conditions):
+    """Returns the index of the first condition that is true; of the last one if none is."""
+    return tf.argmax(tf.stack([*conditions[:-1], True]), output_type="int32")
+
+
+def _checked(file, condition, message):
+    """Returns the file once `condition` is true; else it is an error."""
+    # Other assertions of TensorFlow are graphs with branches of their own.
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=condition, data=[message])]):
+        return tf.identity(file)
+
+
+def _jpeg_size(file, head):
+    return tf.unstack(tf.io.extract_jpeg_shape(file)[:2], 2)
+
+
+def _png_size(file, head):
+    return _value(head[20:24], big=True), _value(head[16:20], big=True)
 
 
 def _png(file):
     return tf.io.decode_png(file, 3)
 
 
+def _gif_size(file, head):
+    """Of the first image; (0, 0) where that is not the whole picture, which Pillow would paint on a background."""
+    colours = tf.cast(head[10], "int64")
+    start = 13 + tf.where(colours >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, "int64"), colours % 8), 0)
+
+    def skip(at, inside):  # extensions: a name, and blocks of so many bytes, the last one of none
+        count = _number(file, at, 1)
+        return at + tf.where(inside, count + 1, 2), tf.where(inside, count > 0, True)
+
+    at, _ = tf.while_loop(
+        lambda at, inside: inside | (_cut(file, at, 1) == b"!"), skip, (start, False), maximum_iterations=SEGMENTS
+    )
+    left, top, width, height = (_number(file, at + place, 2) for place in (1, 3, 5, 7))
+    whole = (left == 0) & (top == 0) & (width == _value(head[6:8])) & (height == _value(head[8:10]))
+    return tf.where(whole, height, 0), tf.where(whole, width, 0)
+
+
 def _gif(file):
     return tf.io.decode_image(file, 3, expand_animations=False)
+
+
+def _webp_size(file, head):
+    sides = _value(head[21:25])
+    by_kind = [
+        [_value(head[27:30]) + 1, _value(head[24:27]) + 1],
+        [sides // 2**14 % 2**14 + 1, sides % 2**14 + 1],
+        [_value(head[28:30]) % 2**14, _value(head[26:28]) % 2**14],
+    ]
+    return tf.unstack(tf.gather(by_kind, _first([_cut(file, 12, 4) == kind for kind in (b"VP8X", b"VP8L", b"VP8 ")])))
 
 
 def _webp(file):
     # Asked for whatever channels they have, TensorFlow writes beyond its memory where files are animated (2.21); asked
     # for three, it refuses those with an alpha channel.
-    animated = (_cut(file, 12, 4) == b"VP8X") & (_number(file, 20, 1) & 2 > 0)
-    with tf.control_dependencies([tf.debugging.assert_equal(animated, False, "an animated WebP file")]):
-        return tf.io.decode_image(tf.identity(file), 0, expand_animations=False)[..., :3]
+    animated = (_cut(file, 12, 4) == b"VP8X") & (_head(file)[20] // 2 % 2 == 1)
+    file = _checked(file, ~animated, "an animated WebP file")
+    return tf.io.decode_image(file, 0, expand_animations=False)[..., :3]
 
 
-def _webp_size(file):
-    def lossless():
-        sides = _number(file, 21, 4)
-        return [sides // 2**14 % 2**14 + 1, sides % 2**14 + 1]
-
-    return tf.case([
-        (_cut(file, 12, 4) == b"VP8X", lambda: [_number(file, 27, 3) + 1, _number(file, 24, 3) + 1]),
-        (_cut(file, 12, 4) == b"VP8L", lossless),
-    ], lambda: [_number(file, 28, 2) % 2**14, _number(file, 26, 2) % 2**14])
-
-
-def _bmp_size(file):
-    height, width = _number(file, 22, 4), _number(file, 18, 4)
-    return tf.minimum(height, 2**32 - height), width  # a negative height: rows from above
+def _bmp_size(file, head):
+    height = _value(head[22:26])
+    return tf.minimum(height, 2**32 - height), _value(head[18:22])  # a negative height: rows from above
 
 
 def _bmp(file):
     """By hand, as TensorFlow's decoder knows neither palettes, nor masks, nor fewer than eight bits for a pixel."""
-    height, width = _bmp_size(file)
-    head, bits, compression = _number(file, 14, 4), _number(file, 28, 2), _number(file, 30, 4)
+    head = _head(file)
+    height, width = _bmp_size(file, head)
+    start, length, bits, compression = (_value(head[a:b]) for a, b in ((10, 14), (14, 18), (28, 30), (30, 34)))
+    depths = [(bits == 1) | (bits == 4) | (bits == 8), bits == 16, (bits == 24) | (bits == 32)]
+    known = (length >= 40) & ((compression == 0) | (compression == 3)) & tf.reduce_any(depths)
     stride = (width * bits + 31) // 32 * 4
-    known = (head >= 40) & ((compression == 0) | (compression == 3))
-    with tf.control_dependencies([tf.debugging.assert_equal(known, True, "a compressed BMP file")]):
-        rows = tf.io.decode_raw(_cut(file, _number(file, 10, 4), stride * height), "uint8")
-    rows = tf.reshape(rows, (height, stride))
-    rows = tf.cond(_number(file, 22, 4) < 2**31, lambda: rows[::-1], lambda: rows)
+    rows = tf.io.decode_raw(_cut(_checked(file, known, "a compressed BMP file"), start, stride * height), "uint8")
+    rows = tf.reshape(rows, (height, stride))[::tf.where(_value(head[22:26]) < 2**31, -1, 1)]
+    masks = tf.stack([_value(head[place:place + 4]) for place in (54, 58, 62)])
+    given = (compression == 3) & tf.reduce_any(masks > 0)
 
-    def indexed(bits):
-        shifts = tf.range(8 - bits, -1, -bits)
-        indices = tf.bitwise.right_shift(tf.cast(rows, "int32")[..., None], shifts) % 2**bits
-        indices = tf.reshape(indices, (height, stride * (8 // bits)))[:, :width]
-        colours = _number(file, 46, 4)
-        palette = _cut(file, 14 + head, 4 * tf.where(colours == 0, tf.constant(2**bits, "int64"), colours))
-        palette = tf.io.decode_raw(palette, "uint8", fixed_length=4 * 2**bits)
+    def indexed():
+        count = tf.bitwise.left_shift(tf.constant(1, "int64"), bits)
+        indices = tf.bitwise.right_shift(tf.cast(rows, "int64")[..., None], tf.range(8 - bits, -1, -bits)) % count
+        indices = tf.reshape(indices, (height, stride * 8 // bits))[:, :width]
+        colours = _value(head[46:50])
+        palette = _cut(file, 14 + length, 4 * tf.where(colours == 0, count, colours))
+        palette = tf.io.decode_raw(palette, "uint8", fixed_length=4 * 256)
         return tf.gather(tf.reshape(palette, (-1, 4))[:, 2::-1], indices)
 
-    def coloured(bits):
-        pixels = tf.reshape(rows[:, :width * (bits // 8)], (height, width, bits // 8))
-        masks = tf.stack([_number(file, place, 4) for place in (54, 58, 62)])
-        given = (compression == 3) & tf.reduce_any(masks > 0)
-        masks = tf.where(given, masks, tf.constant(MASKS[bits], "int64"))
-        if bits == 16:
-            values, lowest = _value(pixels)[..., None], tf.bitwise.bitwise_and(masks, -masks)
-            return tf.cast(tf.bitwise.bitwise_and(values, masks) // lowest * 255 // (masks // lowest), "uint8")
-        places = tf.where(masks[:, None] == [255 * 256**i for i in range(bits // 8)])
-        return tf.gather(pixels, tf.ensure_shape(places, (3, 2))[:, 1], axis=2)
+    def pixels():
+        return tf.reshape(rows[:, :width * (bits // 8)], (height, width, bits // 8))
 
-    readers = dict.fromkeys((1, 4, 8), indexed) | dict.fromkeys(MASKS, coloured)
-    return tf.case([(bits == depth, partial(reader, depth)) for depth, reader in readers.items()])
+    def of_two_bytes():
+        values, wanted = _value(tf.ensure_shape(pixels(), (None, None, 2))), tf.where(given, masks, FIVE_BITS)
+        lowest = tf.bitwise.bitwise_and(wanted, -wanted)
+        parts = tf.bitwise.bitwise_and(values[..., None], wanted) // lowest
+        return tf.cast(parts * 255 // (wanted // lowest), "uint8")
+
+    def of_bytes():
+        bytes_ = tf.constant([255 * 256**i for i in range(4)], "int64")
+        places = tf.where(tf.where(given, masks, EIGHT_BITS)[:, None] == bytes_)
+        return tf.gather(pixels(), tf.ensure_shape(places, (3, 2))[:, 1], axis=2)
+
+    return tf.switch_case(_first(depths), [indexed, of_two_bytes, of_bytes])
 
 
 JPEG = Format(
-    b"\xff\xd8\xff", lambda file: tuple(tf.unstack(tf.io.extract_jpeg_shape(file)[:2], 2)), decode_jpeg,
+    b"\xff\xd8\xff", _jpeg_size, decode_jpeg,
     Segments(2, 0, b"\xff\xe1", b"Exif\0\0", b"\xff\xda", length_at=2, digits=2, big=True, data_at=4, beside=2),
 )
 FORMATS = (
     JPEG,
     Format(
-        b"\x89PNG", _numbers(20, 16, digits=4, big=True), _png,
+        b"\x89PNG", _png_size, _png,
         Segments(8, 4, b"eXIf", b"", b"IEND", length_at=0, digits=4, big=True, data_at=8, beside=12),
     ),
     Format(
         b"RIFF", _webp_size, _webp,
         Segments(12, 0, b"EXIF", b"", b"", length_at=4, digits=4, big=False, data_at=8, beside=8, even=True),
     ),
-    Format(b"GIF8", _numbers(8, 6, digits=2), _gif),
+    Format(b"GIF8", _gif_size, _gif),
     Format(b"BM", _bmp_size, _bmp),
+    Format(b"", lambda file, head: (0, 0), lambda file: tf.zeros((1, 1, 3), "uint8")),  # any other: no pixels
 )

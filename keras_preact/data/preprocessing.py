@@ -251,19 +251,23 @@ def _resized(image, size, corner, preprocessing):
     """Returns the crop at `corner` of Pillow's `image` resized to `size`, without resizing the rest, as uint8."""
     from PIL import Image
 
-    starts, stops, low, high = [], [], [], []
+    kernel, cut, boxes = Image.Resampling[preprocessing.interpolation.upper()], [], []
     for before, after, first, side in zip(image.size[::-1], size, corner, preprocessing.size):
         ratio = before / after
-        starts.append(first * ratio)
-        stops.append(min((first + side) * ratio, before))
+        start, stop = first * ratio, min((first + side) * ratio, before)
         # Pillow keeps boxes as float32: of a long image only the part that the kernels reach is handed over.
         margin = REACH * max(ratio, 1) + 1
-        low.append(max(math.floor(starts[-1] - margin), 0))
-        high.append(min(math.ceil(stops[-1] + margin), before))
-    box = [place - origin for places in (starts, stops) for place, origin in zip(places[::-1], low[::-1])]
-    kernel = Image.Resampling[preprocessing.interpolation.upper()]
-    image = image.crop((*low[::-1], *high[::-1])).resize(preprocessing.size[::-1], kernel, box)
-    return np.asarray(image).reshape(*preprocessing.size, -1)
+        low, high = max(math.floor(start - margin), 0), min(math.ceil(stop + margin), before)
+        cut.append((low, high))
+        boxes.append((start - low, stop - low))
+    (top, bottom), (left, right) = cut
+    (above, below), (before, behind) = boxes
+    height, width = preprocessing.size
+    image = image.crop((left, top, right, bottom))
+    # Widths first, as TensorFlow's graph does; Pillow chooses an order that depends on the sizes.
+    image = image.resize((width, bottom - top), kernel, (before, 0, behind, bottom - top))
+    image = image.resize((width, height), kernel, (0, above, width, below))
+    return np.asarray(image).reshape(height, width, -1)
 
 
 def corners(size, views, crop):

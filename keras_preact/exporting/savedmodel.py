@@ -65,6 +65,12 @@ def export_savedmodel(
         if not is_count(value):
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
     ready = preparation.prepare(model, preprocessing, labels, classifies=tuple(signatures) != ("features",))
+    channels = len(ready.preprocessing.mean)
+    if "serving_bytes" in signatures and channels not in (1, 3):
+        raise ValueError(
+            "Image files are decoded to one channel, grey, or to three. Received: a network of "
+            f"{channels} channels; leave signature 'serving_bytes' out, as signatures=('serving_default', 'features')."
+        )
     target = _target(Path(path), version, overwrite)
     import tensorflow as tf
 
