@@ -174,7 +174,8 @@ def tf2cv_file(request, tmp_path_factory):
 
 def renamed(source, target, rename, group_order=None):
     """Copies a .h5 file of Keras 2 with other names of weights, and its groups in another order."""
-    only_numbers.of, no_words.count = {}, lambda name, numbers=itertools.count(): next(numbers)
+    numbers = itertools.count()
+    only_numbers.of, no_words.count = {}, lambda name: next(numbers)
     with h5py.File(source) as old, h5py.File(target, "w") as new:
         for key, value in old.attrs.items():
             new.attrs[key] = value

@@ -29,10 +29,11 @@ ROOMS = list(SAID)
 ANYWHERE = {"keras", "numpy"}
 OUTSIDE = {
     "_support/drawing": {"matplotlib"}, "_support/compat": {"tensorflow_datasets"}, "networks/files": {"h5py"},
-    "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/augmentation": {"PIL", "tensorflow"},
+    "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/decoding": {"tensorflow"},
+    "data/augmentation": {"tensorflow"},
     "data/streams": {"tensorflow", "tensorflow_datasets"}, "data/datasets": {"tensorflow_datasets"},
     "training/distribution": {"tensorflow", "jax"}, "training/forms": {"tensorflow", "torch"},
-    "training/engine": {"tensorflow"},
+    "training/runs": {"h5py"}, "training/engine": {"tensorflow"},
     "exporting/savedmodel": {"tensorflow"},
     "exporting/runtimes": {"tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
     "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},

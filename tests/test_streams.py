@@ -386,7 +386,7 @@ def test_steps_of_one_call_that_cross_epochs_are_refused(stream, tmp_path):
 
 
 def test_other_errors_of_tensorflow_do_not_read_every_photograph(stream, monkeypatch):
-    monkeypatch.setattr(streams, "_refuse_unreadable", None)
+    monkeypatch.setattr(streams, "_refuse", None)
     with pytest.raises(tf.errors.ResourceExhaustedError), streams.naming_unreadable(stream):
         raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
 

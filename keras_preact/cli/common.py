@@ -126,12 +126,12 @@ def trained(name: str | None, weights: str | None) -> Any:
 
 def image_files(path: str) -> list[Path]:
     """Returns `path` itself, which may be "-", or, of a folder, the image files in it by name."""
-    path = local("path", path)
-    if not path.is_dir():
-        return [path]
+    folder = local("path", path)
+    if not folder.is_dir():
+        return [folder]
     from PIL import Image
 
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.registered_extensions())
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in Image.registered_extensions())
     if not files:
         raise ValueError(f"There is no image file in the folder {path}")
     return files

@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+
+from keras_preact.data import decoding
+from keras_preact.data.preprocessing import read_image
 
 # Of scale jitter: the shorter side of an image, 256 to 480 pixels for a crop of 224, over the side of the crop.
 SCALES = 256 / 224, 480 / 224
@@ -17,39 +19,6 @@ GREY = 0.299, 0.587, 0.114
 # Standard deviations and directions of the colours of ImageNet, as Facebook's Torch code has them.
 DEVIATIONS = 0.2175, 0.0188, 0.0045
 DIRECTIONS = (-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)
-
-
-def decode(encoded, channels=3):
-    """Returns the uint8 image in a file, any but a JPEG, as Pillow does; of a GIF the first image.
-
-    By itself TensorFlow refuses WebP files that have an alpha channel, and takes the indices into a BMP's palette for
-    grey values. Animated WebP files it must refuse: asked for whatever channels they have, it writes beyond its memory
-    (2.21).
-    """
-    def at(place, text):
-        return tf.strings.substr(encoded, place, len(text)) == text
-
-    def animated():
-        return at(12, b"VP8X") & (tf.io.decode_raw(tf.strings.substr(encoded, 20, 1), "uint8")[0] & 2 > 0)
-
-    def number(place):
-        return tf.io.decode_raw(tf.strings.substr(encoded, place, 4), "int32")[0]
-
-    def looked_up():
-        start = 14 + number(14)
-        colours = tf.io.decode_raw(tf.strings.substr(encoded, start, number(10) - start), "uint8")
-        indices = tf.cast(tf.io.decode_bmp(encoded, 0)[..., 0], "int32")
-        return tf.gather(tf.reshape(colours, (-1, 4))[:, 2::-1], indices)
-
-    def other():
-        return tf.io.decode_image(encoded, channels, expand_animations=False)
-
-    if channels != 3:
-        return other()
-    return tf.case([
-        (at(0, b"RIFF") & ~animated(), lambda: tf.io.decode_image(encoded, 0, expand_animations=False)[..., :3]),
-        (at(0, b"BM") & at(28, b"\x08\0"), looked_up),
-    ], other)
 
 
 def fold(seed, i):
@@ -99,17 +68,20 @@ def crop_encoded(encoded, window, side, seed):
         side: of the crop in pixels; the window is resized to it bicubically, with antialiasing.
         seed: int32 tensor of shape (2,).
     """
-    jpeg = tf.io.is_jpeg(encoded)
-    shape = tf.cond(
-        jpeg, lambda: tf.io.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.numpy_function(_shape, [encoded], "int32", stateful=False),
-    )
-    box = window(tf.ensure_shape(shape, (2,)), seed)
-    image = tf.cond(
-        jpeg, lambda: tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.numpy_function(_crop, [encoded, box], "uint8", stateful=False),
-    )
-    image = tf.ensure_shape(image, (None, None, 3))
+    def jpeg():
+        rows, columns, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        orientation = decoding.orientation(encoded, decoding.JPEG)
+        height, width = decoding.upright_size(rows, columns, orientation)
+        box = tf.unstack(window(tf.stack([height, width]), seed), 4)
+        stored = decoding.stored_box(box, height, width, orientation)
+        return decoding.upright(decoding.decode_jpeg(encoded, tf.stack(stored)), orientation)
+
+    def other():
+        image = tf.ensure_shape(tf.numpy_function(_by_pillow, [encoded], "uint8", stateful=False), (None, None, 3))
+        top, left, height, width = tf.unstack(window(tf.shape(image)[:2], seed), 4)
+        return image[top:top + height, left:left + width]
+
+    image = tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), (None, None, 3))
     # To reverse float32 takes as long as to resize.
     image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, _uniform(seed, 1) < 0.5, False]))
     return tf.clip_by_value(tf.image.resize(image, (side, side), "bicubic", antialias=True), 0, 255)
@@ -152,15 +124,8 @@ def change_colours(image, matrix, offset):
     return tf.reshape(changed, image.shape)
 
 
-def _shape(encoded):
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.array([image.height, image.width], "int32")
-
-
-def _crop(encoded, box):
-    top, left, height, width = box.tolist()
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height)))
+def _by_pillow(encoded):
+    return np.asarray(read_image(io.BytesIO(encoded), 3))
 
 
 def _uniform(seed, i, shape=()):

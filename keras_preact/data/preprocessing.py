@@ -4,6 +4,7 @@ Keras loads when one of them is called, and not for label sets and a `Preprocess
 """
 import csv
 import dataclasses
+import math
 import struct
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,17 @@ AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIEWS = ("single", "flip", "ten_crop")
+REACH = 3  # of the widest kernel, Lanczos's, in pixels of the smaller image
+# EXIF's orientation and Pillow's name for what turns the image upright.
+TRANSPOSED = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+# Pillow's modes of more than eight bits: what they hold, its white, and how it becomes 0 to 255.
+DEEP = {
+    "I": ("16-bit values", 65535, lambda values: values >> 8),
+    "F": ("Floats", 1, lambda values: np.rint(255 * values)),
+}
 
 SMALL_LABELS = {
     "cifar10": tuple("""
@@ -165,40 +177,105 @@ def decode(predictions, labels, top=5):
 def load_image(file, preprocessing):
     """Returns the image in `file`, resized and cropped at its centre, as uint8 of shape (height, width, channels).
 
+    Of 16 bits the upper eight count, as for every decoder that gives eight; floats from 0 to 1 become 0 to 255. What is
+    transparent keeps the colour that it has in the file; of several images the first counts.
+
     Args:
-        file: path or binary file of any format Pillow reads; turned upright as its EXIF data says.
+        file: path or binary file of any format Pillow reads; turned upright as its EXIF data say.
         preprocessing: a `Preprocessing`.
 
     Raises:
-        OSError: no such file, or not an image.
+        OSError: no such file, not an image, integers of 32 bits or floats outside 0 to 1, whose white nobody knows, or
+            more pixels than twice Pillow's `Image.MAX_IMAGE_PIXELS`.
     """
-    return views_of(resize_image(file, preprocessing), "single", preprocessing.size)[0]
+    return load_views(file, "single", preprocessing)[0]
 
 
-def resize_image(file, preprocessing):
-    """As `load_image`, without the crop: its shorter side is that of `size` divided by `crop`."""
+def load_views(file, views, preprocessing, crop=None):
+    """As `load_image`, of shape (views, height, width, channels): the crops of `views_of`, of the size `crop`."""
+    image = read_image(file, len(preprocessing.mean))
+    (height, width), (rows, columns) = preprocessing.size, image.size[::-1]
+    scale = max(height / rows, width / columns) / preprocessing.crop
+    size = max(height, round(rows * scale)), max(width, round(columns * scale))
+    crop, kernel = crop or preprocessing.size, preprocessing.interpolation
+    return _stacked([_resized(image, size, corner, crop, kernel) for corner in corners(size, views, crop)], views)
+
+
+def read_image(file, channels):
+    """Returns the upright image in `file` as Pillow's, in its mode "L" for one channel and "RGB" for others."""
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            image = _upright(image).convert("L" if len(preprocessing.mean) == 1 else "RGB")
+            image.load()
+            orientation = _orientation(image.info.get("exif", b""))
+            image.info.pop("transparency", None)  # Pillow warns where it is dropped
+            # By way of RGB, as grey values of other modes are rounded in other ways.
+            image = _eight_bits(image).convert("RGB")
     except (SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise OSError(f"Pillow cannot decode it: {error}") from error
-    height, width = preprocessing.size
-    scale = max(height / image.height, width / image.width) / preprocessing.crop
-    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
-    return np.asarray(image).reshape(*size[::-1], -1)
+    if orientation in TRANSPOSED:
+        image = image.transpose(Image.Transpose[TRANSPOSED[orientation]])
+    return image.convert("L") if channels == 1 else image
 
 
-def _upright(image):
-    from PIL import ImageOps
+def _orientation(exif):
+    """Returns what EXIF data say; Pillow's own `getexif` looks into XMP, too, as no other decoder does."""
+    from PIL import Image
 
+    found = Image.Exif()
     try:
-        return ImageOps.exif_transpose(image)
+        found.load(exif)
+        return found.get(0x0112)
     except (SyntaxError, ValueError, struct.error):
-        return image  # its EXIF data are damaged
+        return None  # they are damaged
+
+
+def _eight_bits(image):
+    """Returns an image of at most eight bits for each channel; Pillow's `convert` would clip it at 255."""
+    from PIL import Image
+
+    kind = image.mode.partition(";")[0]
+    if kind not in DEEP:
+        return image
+    what, most, reduced = DEEP[kind]
+    values = np.asarray(image)
+    if not (values.min() >= 0 and values.max() <= most) or (image.mode, image.format) == ("I", "TIFF"):
+        raise ValueError(
+            f"{what} must lie between 0 and {most}, its white. Received: {values.dtype} from {values.min()} to "
+            f"{values.max()}; save it with 8 bits for each channel."
+        )
+    return Image.fromarray(reduced(values).astype("uint8"))
+
+
+def _resized(image, size, corner, crop, interpolation):
+    """Returns the crop at `corner` of Pillow's `image` resized to `size`, without resizing the rest, as uint8."""
+    from PIL import Image
+
+    kernel, cut, boxes = Image.Resampling[interpolation.upper()], [], []
+    for before, after, first, side in zip(image.size[::-1], size, corner, crop):
+        ratio = before / after
+        start, stop = first * ratio, min((first + side) * ratio, before)
+        # Pillow keeps boxes as float32: of a long image only the part that the kernels reach is handed over.
+        margin = REACH * max(ratio, 1) + 1
+        low, high = max(math.floor(start - margin), 0), min(math.ceil(stop + margin), before)
+        cut.append((low, high))
+        boxes.append((start - low, stop - low))
+    (top, bottom), (left, right) = cut
+    (above, below), (before, behind) = boxes
+    height, width = crop
+    image = image.crop((left, top, right, bottom))
+    # Widths first, as TensorFlow's graph does; Pillow chooses an order that depends on the sizes.
+    image = image.resize((width, bottom - top), kernel, (before, 0, behind, bottom - top))
+    image = image.resize((width, height), kernel, (0, above, width, below))
+    return np.asarray(image).reshape(height, width, -1)
+
+
+def corners(size, views, crop):
+    """Returns (top, left) of each crop of `views_of`, of images of this size."""
+    below, right = size[0] - crop[0], size[1] - crop[1]
+    centre = [(below // 2, right // 2)]
+    return centre + [(0, 0), (0, right), (below, 0), (below, right)] if views == "ten_crop" else centre
 
 
 def views_of(images, views, crop):
@@ -210,15 +287,14 @@ def views_of(images, views, crop):
             corners, each followed by its mirror image.
         crop: (height, width) of each.
     """
-    below, right = images.shape[-3] - crop[0], images.shape[-2] - crop[1]
-    corners = [(below // 2, right // 2)]
-    if views == "ten_crop":
-        corners += [(0, 0), (0, right), (below, 0), (below, right)]
-    found = []
-    for top, left in corners:
-        view = images[..., top:top + crop[0], left:left + crop[1], :]
-        found += [view] if views == "single" else [view, view[..., ::-1, :]]
-    return np.stack(found, -4)
+    found = corners(images.shape[-3:-1], views, crop)
+    return _stacked([images[..., top:top + crop[0], left:left + crop[1], :] for top, left in found], views)
+
+
+def _stacked(crops, views):
+    if views != "single":
+        crops = [view for crop in crops for view in (crop, crop[..., ::-1, :])]
+    return np.stack(crops, -4)
 
 
 def to_data_format(images, transpose=np.transpose):

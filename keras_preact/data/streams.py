@@ -19,10 +19,10 @@ from keras_preact.data.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
+    load_image,
+    load_views,
     normalize,
-    resize_image,
     to_data_format,
-    views_of,
 )
 
 IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 224 / 256, "bicubic")
@@ -270,7 +270,7 @@ def one_hot(labels, classes, right=1.0, wrong=0.0):
 def read_views(source, views, preprocessing, batch, crop=None):
     """Yields the views and labels of the images in `source`, `Files` or `Records`; they are decoded in parallel."""
     def read(example):
-        return views_of(resize_image(example[0], preprocessing), views, crop or preprocessing.size)
+        return load_views(example[0], views, preprocessing, crop)
 
     examples = iter(source)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -298,26 +298,43 @@ def naming_unreadable(data):
         yield
     except Exception as error:
         # Pillow's errors on what is in a file have no number; TensorFlow's have names.
-        undecodable = isinstance(error, OSError) and error.errno is None
-        if isinstance(data, Stream) and (undecodable or type(error).__name__ in UNDECODABLE):
-            _refuse_unreadable(data)
+        if isinstance(data, Stream) and isinstance(error, OSError) and error.errno is None:
+            _refuse(data, (data.train, data.test), _pillow_reads, "cannot be read as images; remove them")
+        if isinstance(data, Stream) and type(error).__name__ in UNDECODABLE:
+            _refuse(data, (data.train, data.test), _pillow_reads, "cannot be read as images; remove them")
+            _refuse(data, (data.train,), _tensorflow_reads, "cannot be read by TensorFlow; save them again")
         raise
 
 
-def _refuse_unreadable(stream):
-    def unreadable(file):
-        try:
-            resize_image(file, IMAGENET)
-        except OSError:
-            return file
+def _pillow_reads(file):
+    try:
+        load_image(file, IMAGENET)
+        return True
+    except OSError:
+        return False
 
-    files = [file for part in (stream.train, stream.test) if isinstance(part, Files) for file in part.paths]
+
+def _tensorflow_reads(file):
+    tf = tensorflow()
+
+    from keras_preact.data import decoding
+
+    encoded = tf.io.read_file(str(file))
+    try:
+        return not tf.io.is_jpeg(encoded) or len(decoding.decode(encoded)) > 0
+    except tf.errors.OpError:
+        return False
+
+
+def _refuse(stream, parts, reads, why):
+    """Raises an error that names the files that `reads` says no of; none if there are none."""
+    files = [file for part in parts if isinstance(part, Files) for file in part.paths]
     progress = keras.utils.Progbar(len(files), unit_name="image")
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file in pool.map(unreadable, files):
+        for file, read in zip(files, pool.map(reads, files)):
             progress.add(1)
-            found += [file] if file else []
+            found += [] if read else [file]
     if found:
         named = "\n  ".join(map(str, found[:20]))
-        raise ValueError(f"{len(found)} files of {stream.name} cannot be read as images; remove them:\n  {named}")
+        raise ValueError(f"{len(found)} files of {stream.name} {why}:\n  {named}")

@@ -6,20 +6,20 @@ import numpy as np
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
 from keras_preact._support.paths import local
-from keras_preact.data.preprocessing import normalize, to_data_format
+from keras_preact.data.preprocessing import REACH, normalize, to_data_format
 from keras_preact.exporting import preparation
 from keras_preact.version import __version__
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
 LABELS, METADATA = "labels.txt", "metadata.json"
-ORIENTATION = 0x0112  # a tag of EXIF
+MOST_PIXELS = 100_000_000  # of one encoded image: 300 MB as RGB
 WARMUP = "tf_serving_warmup_requests"
 
 
 def export_savedmodel(
     model, path, version=None, signatures=SIGNATURES, preprocessing=None, labels=None, top=5, overwrite=False,
-    activation=None,
+    activation=None, most_pixels=MOST_PIXELS,
 ):
     """Writes a SavedModel that TF Serving serves as it is, with preprocessing and labels inside.
 
@@ -28,10 +28,11 @@ def export_savedmodel(
     - "serving_default" takes `images`, uint8 of shape (n, height, width, channels), of any height and width. They are
       resized and cropped at their centre as `load_image` does, and normalized. It returns `probabilities` (n, classes)
       as float32 and, of the `top` best classes, best first, `top_classes`, `top_labels` and `top_probabilities`.
-    - "serving_bytes" takes `image_bytes`, n strings that are JPEG, PNG, WebP, BMP or GIF files (of an animated GIF, the
-      first image); a JPEG is turned upright as its EXIF data say. It returns the same, and `valid`, which is false
-      where a string is no image or is damaged: there probabilities are 0, classes -1 and labels "", and the other
-      images get what they get without it.
+    - "serving_bytes" takes `image_bytes`, n strings that are JPEG, PNG, WebP, BMP or GIF files, which are decoded as
+      `load_image` does, EXIF data among them. It returns the same, and `valid`, which is false where a string is no
+      image, is damaged, has more than `most_pixels`, or is what TensorFlow does not decode: TIFF, AVIF, animated WebP,
+      compressed BMP. There probabilities are 0, classes -1 and labels "", and the other images get what they get
+      without it.
     - "features" takes `images` as above, and returns `features`, what the classifier takes.
 
     What was written is read back and compared with `model`; where they differ by more than rounding nothing is left.
@@ -46,6 +47,7 @@ def export_savedmodel(
         top: how many of the best classes are named; all if there are fewer.
         overwrite: whether a version that is there already is replaced.
         activation: what turns the outputs of `model` into probabilities, as of `export`.
+        most_pixels: that an image of "serving_bytes" may have, as its header says: 100 million take 300 MB.
 
     Returns:
         An `Exported`; its path is that of the version.
@@ -60,10 +62,17 @@ def export_savedmodel(
     """
     for signature in signatures:
         check_choice("signatures", signature, SIGNATURES)
-    if not is_count(top):
-        raise ValueError(f"`top` must be a positive integer. Received: {top!r}")
+    for name, value in (("top", top), ("most_pixels", most_pixels)):
+        if not is_count(value):
+            raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
     classifies = tuple(signatures) != ("features",)
     ready = preparation.prepare(model, preprocessing, labels, classifies, activation=activation)
+    channels = len(ready.preprocessing.mean)
+    if "serving_bytes" in signatures and channels not in (1, 3):
+        raise ValueError(
+            "Image files are decoded to one channel, grey, or to three. Received: a network of "
+            f"{channels} channels; leave signature 'serving_bytes' out, as signatures=('serving_default', 'features')."
+        )
     target = _target(local("path", path), version, overwrite)
     import tensorflow as tf
 
@@ -75,7 +84,7 @@ def export_savedmodel(
         module = tf.Module()
         module.variables_ = [variable.value for variable in ready.network.variables]
         module.assets = [tf.saved_model.Asset(str(staged / name)) for name in (LABELS, METADATA)]
-        functions = _functions(ready, top)
+        functions = _functions(ready, top, most_pixels)
         functions = {name: functions[name] for name in signatures}
         tf.saved_model.save(module, str(new), functions)
         samples = _samples(ready.preprocessing)
@@ -101,7 +110,7 @@ def _target(base, version, overwrite):
     return base / str(version)
 
 
-def _functions(ready, top):
+def _functions(ready, top, most_pixels):
     """Returns the `tf.function` of each signature."""
     import tensorflow as tf
 
@@ -128,7 +137,7 @@ def _functions(ready, top):
 
     @tf.function(input_signature=[tf.TensorSpec((None,), "string", "image_bytes")])
     def serving_bytes(image_bytes):
-        images, valid = _decode(image_bytes, preprocessing)
+        images, valid = _decode(image_bytes, preprocessing, most_pixels)
         outputs = classify(images)
         blank = {"probabilities": 0.0, "top_classes": -1, "top_probabilities": 0.0, "top_labels": ""}
         outputs = {name: tf.where(valid[:, None], value, blank[name]) for name, value in outputs.items()}
@@ -149,84 +158,51 @@ def _fit(images, preprocessing):
     before = tf.cast(tf.shape(images)[1:3], "float64")
     scale = tf.reduce_max(tf.cast(crop, "float64") / before) / preprocessing.crop
     size = tf.maximum(crop, tf.cast(tf.round(before * scale), "int32"))
-    corner, size = (size - crop) // 2, tf.cast(size, "float64")
+    corner, ratio = tf.cast((size - crop) // 2, "float64"), before / tf.cast(size, "float64")
+    # Only the crop is computed, and of what the kernels reach: to resize all of a very long image would take any amount
+    # of memory.
+    margin = REACH * tf.maximum(ratio, 1) + 1
+    low = tf.maximum(tf.floor(corner * ratio - margin), 0)
+    high = tf.minimum(tf.math.ceil((corner + tf.cast(crop, "float64")) * ratio + margin), before)
+    (top, left), (bottom, right) = tf.unstack(tf.cast(low, "int32")), tf.unstack(tf.cast(high, "int32"))
+    images = images[:, top:bottom, left:right]
     for axis in (1, 0):  # Pillow rounds to uint8 between them, too
         if preprocessing.interpolation == "nearest":
-            centres = tf.cast(tf.range(crop[axis]) + corner[axis], "float64") + 0.5
-            images = tf.gather(images, tf.cast(centres * (before[axis] / size[axis]), "int32"), axis=axis + 1)
+            centres = tf.cast(tf.range(crop[axis]), "float64") + corner[axis] + 0.5
+            images = tf.gather(images, tf.cast(centres * ratio[axis] - low[axis], "int32"), axis=axis + 1)
             continue
-        # Only the crop is computed: to resize all of a very long image would take any amount of memory.
         this = tf.range(2) == axis
         images = tf.raw_ops.ScaleAndTranslate(
             images=images, size=tf.where(this, crop, tf.shape(images)[1:3]),
-            scale=tf.where(this, tf.cast(size / before, "float32"), 1.0),
-            translation=tf.where(this, -tf.cast(corner, "float32"), 0.0),
+            scale=tf.where(this, tf.cast(1 / ratio, "float32"), 1.0),
+            translation=tf.where(this, tf.cast(low / ratio - corner, "float32"), 0.0),
             kernel_type=KERNELS[preprocessing.interpolation], antialias=True,
         )
         images = tf.cast(tf.clip_by_value(tf.floor(images + 0.5), 0, 255), "uint8")
     return tf.ensure_shape(images, (None, *preprocessing.size, len(preprocessing.mean)))
 
 
-def _decode(encoded, preprocessing):
+def _decode(encoded, preprocessing, most_pixels):
     """Returns (images of the network's size, black ones for what cannot be decoded; whether each could be)."""
     import tensorflow as tf
 
-    from keras_preact.data import augmentation
+    from keras_preact.data import decoding
 
-    channels = len(preprocessing.mean)
-    blank = tf.zeros((*preprocessing.size, channels), "uint8"), False
-
-    def decode(file, orientation):
-        image = tf.cond(
-            tf.io.is_jpeg(file),
-            # The default is faster, and other pixels than Pillow's.
-            lambda: tf.io.decode_jpeg(file, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: augmentation.decode(file, channels),
-        )
-        image = _turned(tf.ensure_shape(image, (None, None, channels)), orientation)
+    def decode(file):
+        image = decoding.decode(file, most_pixels)
+        image = decoding.grey(image) if len(preprocessing.mean) == 1 else image
         return _fit(image[None], preprocessing)[0], True
 
-    def or_else(dataset, value):
-        # The way of TensorFlow's graphs to go on after an error.
-        return dataset.ignore_errors().concatenate(tf.data.Dataset.from_tensors(value)).take(1)
+    blank = tf.data.Dataset.from_tensors((tf.zeros((*preprocessing.size, len(preprocessing.mean)), "uint8"), False))
 
     def decode_or_blank(file):
-        file = tf.data.Dataset.from_tensors(file)
-        return or_else(tf.data.Dataset.zip(file, or_else(file.map(_orientation), 1)).map(decode), blank)
+        # The way of TensorFlow's graphs to go on after an error.
+        return tf.data.Dataset.from_tensors(file).map(decode).ignore_errors().concatenate(blank).take(1)
 
     images = tf.data.Dataset.from_tensor_slices(encoded).interleave(
         decode_or_blank, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return images.batch(tf.size(encoded, "int64")).get_single_element()
-
-
-def _orientation(file):
-    """Returns what the EXIF data of a JPEG file say, 1 to 8; it fails where there are none."""
-    import tensorflow as tf
-
-    data = tf.cast(tf.io.decode_raw(tf.strings.substr(file, 0, 65_536), "uint8"), "int32")
-    marker = list(b"Exif\0\0")
-    head = tf.signal.frame(data[:1024], len(marker), 1)
-    tiff = data[tf.where(tf.reduce_all(head == marker, 1))[0, 0] + len(marker):]
-
-    def number(digits, count):
-        places = tf.range(count)  # Intel's order, or Motorola's
-        return tf.reduce_sum(digits * 256 ** tf.where(tiff[0] == ord("I"), places, places[::-1]), -1)
-
-    directory = tiff[number(tiff[4:8], 4):]
-    entries = tf.reshape(directory[2:2 + 12 * number(directory[:2], 2)], (-1, 12))
-    return tf.boolean_mask(number(entries[:, 8:10], 2), number(entries[:, :2], 2) == ORIENTATION)[0]
-
-
-def _turned(image, orientation):
-    """Returns an image upright that has this EXIF orientation."""
-    import tensorflow as tf
-
-    def one_of(*orientations):
-        return tf.reduce_any(orientation == list(orientations))
-
-    image = tf.cond(one_of(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    return image[::tf.where(one_of(3, 4, 7, 8), -1, 1), ::tf.where(one_of(2, 3, 6, 7), -1, 1)]
 
 
 def _samples(preprocessing):

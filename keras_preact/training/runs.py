@@ -23,7 +23,7 @@ from keras_preact.training.recipes import Recipe
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 RUN, LOG, CURVE, LOCK = "run.json", "log.csv", "curve.png", ".lock"
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
