@@ -53,7 +53,8 @@ def resolve(weights: str | os.PathLike, architecture: str, config: NetworkConfig
             return Found(weights, weight, functools.partial(_verified, weight))
         address, found = weight.file, _of_upstream(weight)
     else:
-        address, found = weights, of_repository(weights) if hub.is_address(weights) else _of_file(weights, weights)
+        address = weights
+        found = of_repository(str(weights)) if hub.is_address(weights) else _of_file(weights, weights)
     if isinstance(found.known, Metadata):
         _check_config(architecture, config, address, found.known)
     elif found.known and builder_name(found.config) != architecture:
