@@ -51,6 +51,20 @@ def test_costs_equal_the_expected_ones(row):
     assert count(config, (size, size), classes) == expected
 
 
+# Of pytorchcv, whose source asserts them; its preresnet* have 128 more, those of a second batch normalization.
+SHALLOW = {
+    "preresnet": {10: 5417128, 12: 5491112, 14: 5786536, 16: 6967208, 26: 17958568},
+    "resnet": {10: 5418792, 12: 5492776, 14: 5788200, 16: 6968872, 26: 17960232},
+}
+
+
+@pytest.mark.parametrize("depth", SHALLOW["resnet"])
+def test_depths_of_pytorchcv_have_its_parameters(depth):
+    assert count(NetworkConfig.imagenet(depth)).parameters == SHALLOW["preresnet"][depth] - 128
+    assert count(NetworkConfig.imagenet(depth, first_activation="both")).parameters == SHALLOW["preresnet"][depth]
+    assert count(NetworkConfig.imagenet(depth, order="original")).parameters == SHALLOW["resnet"][depth]
+
+
 def cost_of(model):
     """Trainable and other weights, and multiply-adds by the shapes that Keras's layers have."""
     sizes = [sum(prod(v.shape) for v in weights) for weights in (model.trainable_weights, model.non_trainable_weights)]

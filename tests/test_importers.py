@@ -1,13 +1,16 @@
 """Each importer against the zoo it imports from: random weights in the file that zoo publishes, and its logits."""
-import itertools
+import dataclasses
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
+import huggingface_hub
 import keras
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from helpers import images_like, outputs_of, randomize, relative_error
 
 import keras_preact as kp
 from keras_preact.data.preprocessing import LABELS
-from keras_preact.zoo import importers
+from keras_preact.networks import costs
+from keras_preact.networks.architectures import CONFIGS
+from keras_preact.zoo import importers, index
 
 torch = pytest.importorskip("torch")
 import peers  # noqa: E402
@@ -140,26 +145,29 @@ def test_tf2cv(tmp_path, name, dtype):
 
 
 # Names of tf2cv's files as they are not written today; how they are changed, and whether they still tell everything.
-def another_prefix(name):
+def another_prefix(name, numbers):
     return "model_3/scope/" + name.partition("/")[2]
 
 
-def no_scopes(name):
+def no_scopes(name, numbers):
     return re.sub(r"^.*?(stage\d|init_block|post_activ|output1)/", r"\1/", re.sub(r"\b(stage\d+)/\1/", r"\1/", name))
 
 
-def without_stages(name):
-    return re.sub(r"^.*(?=unit\d)", "", name)
+def without_stages(name, numbers):
+    return re.sub(r"^.*(?=unit\d)", f"scope_{numbers.setdefault(name, len(numbers))}/", name)
 
 
-def only_numbers(name):
-    numbers = only_numbers.of.setdefault(name.rpartition("/")[0], len(only_numbers.of))
-    kind = "conv2d" if "kernel" in name or "bias" in name else "batch_normalization"
-    return f"{kind}_{numbers}/{name.rpartition('/')[2]}"
+def only_numbers(name, numbers):
+    number = numbers.setdefault(name.rpartition("/")[0], len(numbers))
+    return f"layer_{number}/{name.rpartition('/')[2]}"
 
 
-def no_words(name):
-    return f"variable_{no_words.count(name)}:0"
+def no_words(name, numbers):
+    return f"variable_{numbers.setdefault(name, len(numbers))}:0"
+
+
+def unchanged(name, numbers):
+    return name
 
 
 @pytest.fixture(scope="module", params=["preresnet20_cifar10", "resnet20_svhn"])
@@ -174,22 +182,21 @@ def tf2cv_file(request, tmp_path_factory):
 
 def renamed(source, target, rename, group_order=None):
     """Copies a .h5 file of Keras 2 with other names of weights, and its groups in another order."""
-    numbers = itertools.count()
-    only_numbers.of, no_words.count = {}, lambda name: next(numbers)
+    numbers = {}
     with h5py.File(source) as old, h5py.File(target, "w") as new:
         for key, value in old.attrs.items():
             new.attrs[key] = value
-        groups = [name.decode() for name in old.attrs["layer_names"]]
+        groups = importers.files._names(old, "layer_names")
         new.attrs["layer_names"] = [name.encode() for name in (group_order or list)(groups)]
         for group in groups:
-            names = [name.decode() for name in old[group].attrs["weight_names"]]
-            others = [rename(name) for name in names]
+            names = importers.files._names(old[group], "weight_names")
+            others = [rename(name, numbers) for name in names]
             new.create_group(group).attrs["weight_names"] = [name.encode() for name in others]
             for name, other in zip(names, others):
                 new[group][other] = old[group][name][()]
 
 
-@pytest.mark.parametrize("rename", [another_prefix, no_scopes, without_stages, only_numbers, no_words, str])
+@pytest.mark.parametrize("rename", [another_prefix, no_scopes, without_stages, only_numbers, no_words, unchanged])
 @pytest.mark.parametrize("group_order", [list, reversed], ids=["as_written", "reversed"])
 def test_tf2cv_files_whose_names_are_others(tmp_path, tf2cv_file, rename, group_order):
     source, expected = tf2cv_file
@@ -215,6 +222,52 @@ def test_tensors_that_neither_names_nor_shapes_tell_apart_are_refused(tmp_path, 
         assert len(old.attrs["layer_names"]) == 2
     with pytest.raises(ValueError, match="order and shape do not tell .* apart; nothing was loaded. Tensors: "):
         importers.convert("pytorchcv", file)
+
+
+@pytest.mark.parametrize("weight", [weight for weight in index.upstream() if weight.source == "pytorchcv"],
+                         ids=lambda weight: weight.file.rpartition("/")[2].partition("-")[0])
+def test_the_tensors_that_are_expected_of_a_published_file_make_its_network(weight):
+    named = importers.pytorchcv._NAME.match(weight.file.rpartition("/")[2])
+    expected = importers.pytorchcv._expected(CONFIGS[weight.architecture], bool(named["pre"]))
+    original, large = not named["pre"], weight.dataset == "imagenet"
+    layout = importers.pytorchcv._layout(large, original, "bottleneck" in CONFIGS[weight.architecture].unit, named)
+    cost = costs.count(dataclasses.replace(CONFIGS[weight.architecture], **layout), classes=7)
+    found = sum(np.prod([n or (3 if len(shape) == 4 else 7) for n in shape]) for shape in expected.values())
+    assert found == cost.parameters + cost.statistics
+    assert (named["data"] or "imagenet") == weight.dataset
+
+
+def test_weights_of_tf2cv_by_their_tag(tmp_path, tf2cv_file, monkeypatch):
+    """From the file of a mirror, which is a folder, to the network; then from the cache, without the mirror."""
+    source, expected = tf2cv_file
+    builder, tag, own, label = {
+        "pre": (kp.PreActResNet20, "cifar10_tf2cv", ("cifar10_tf2cv",), "airplane"),
+        "res": (kp.ResNet20, "svhn", ("svhn", "svhn_tf2cv"), "0"),
+    }[source.name[:3]]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KERAS_PREACT_MIRROR", f"file://{tmp_path}/mirror")
+    weight = index.find(builder.__name__, tag)
+    assert weight.tags == own and (weight.where, weight.size) == ("remote", None)
+    with pytest.raises(OSError, match=rf"{weight.file[8:]}: the connection failed.*{weight.hash}"):
+        builder(weights=tag)
+    weight = dataclasses.replace(weight, hash=f"sha1:{hashlib.sha1(source.read_bytes()).hexdigest()}")
+    monkeypatch.setattr(index, "upstream", lambda: (weight,))
+    file = tmp_path / "mirror" / weight.file.removeprefix("https://")
+    file.parent.mkdir(parents=True)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(source, file.name.removesuffix(".zip"))
+    for _ in range(2):
+        model = builder(weights=tag, classifier_activation=None)
+        assert relative_error(outputs_of(model, images_of(32)), expected) < 1e-4
+        assert model.preprocessing.mean == (0.4914, 0.4822, 0.4465) and model.labels[0] == label
+        file.unlink(missing_ok=True)
+    (path,) = [path for path in kp.pull(builder.__name__) if str(path).startswith(str(tmp_path))]
+    assert (weight.where, weight.size) == ("cached", path.stat().st_size)
+    with pytest.warns(UserWarning, match="all layers but 'predictions' were loaded"):
+        assert builder(weights=tag, classes=7).output_shape == (None, 7)
+    assert builder(weights=tag, include_top=False).output_shape == (None, None, None, 64)
+    with pytest.raises(ValueError, match="'wrong'"):
+        builder(weights="wrong")
 
 
 CIFAR_NAMES = {"A": "resnet20-12fca82f.th", "B": "cifar100_resnet32-84213ce6.pt"}

@@ -16,8 +16,9 @@ _DOCSTRING = """Builds {name}: {what}.
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
         weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
             "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
-            `push_to_hub` wrote or timm published, or a path to a .weights.h5 or .keras file. What comes from another
-            zoo, as "imagenet" does, brings its layout.
+            `push_to_hub` wrote or timm published, or a path to a .weights.h5 or .keras file. The bare name of a data
+            set stands for our weights or else the best that others published, "cifar10_tf2cv" for those of that zoo,
+            which are fetched when they are first used, compared with the hash it publishes, and bring its layout.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
             "channels_first"; height and width may be None and are at least {stride}, and with weights channels None
@@ -37,7 +38,7 @@ _DOCSTRING = """Builds {name}: {what}.
     Raises:
         ValueError: arguments that contradict each other, a size that the strides do not allow, weights that do not
             exist, are damaged, or do not fit.
-        OSError: weights that cannot be had from the Hub as they were published.
+        OSError: weights that cannot be had as they were published.
 
     Example:
 

@@ -5,8 +5,8 @@ from itertools import groupby
 def match(tensors, wanted, where):
     """Returns {wanted name: array}, each array once.
 
-    A tensor goes where the longest tail of its name, of whole parts, leads. Where that leads several tensors to as many
-    places, their order decides, if all their shapes agree with it; else their shapes, if all are different.
+    A tensor goes where the longest tail of its name, of whole parts, leads. Where that leads several tensors of as many
+    axes to as many places, their order decides, if all shapes agree with it; else their shapes, if all are different.
 
     Args:
         tensors: {name: array} in the order of the file; "/" and "." divide a name into parts.
@@ -25,10 +25,10 @@ def match(tensors, wanted, where):
     for name in tensors:
         parts = _parts(name)
         tail = next(parts[start:] for start in range(len(parts) + 1) if parts[start:] in places)
-        alike.setdefault(tail, []).append(name)
+        alike.setdefault((tail, tensors[name].ndim), []).append(name)
     found = {}
-    for tail in sorted(alike, key=len, reverse=True):
-        names, free = alike[tail], [name for name in places[tail] if name not in found]
+    for (tail, axes), names in sorted(alike.items(), key=lambda item: -len(item[0][0])):
+        free = [name for name in places[tail] if name not in found and len(wanted[name]) == axes]
         for order in _assignments([tensors[name].shape for name in names], free, wanted, names, where):
             found |= {place: tensors[name] for name, place in zip(names, order)}
     missing = [name for name in wanted if name not in found]
@@ -39,8 +39,10 @@ def match(tensors, wanted, where):
 
 def _assignments(shapes, free, wanted, names, where):
     """Returns a list of one: the places, in the order of the tensors of these shapes."""
-    # Keras lists the variables of a layer of layers as they were made, or those that are not trained at the end.
-    orders = {tuple(free), tuple(sorted(free, key=lambda name: "moving_" in name))}
+    # Keras lists the variables of each of the model's layers as they were made, or those that are not trained last.
+    outer = list(dict.fromkeys(name.split(".")[0] for name in free))
+    last = sorted(free, key=lambda name: (outer.index(name.split(".")[0]), "moving_" in name))
+    orders = {tuple(free), tuple(last)}
     fitting = [order for order in orders if _fits(shapes, [wanted[name] for name in order])]
     if not fitting and len(set(shapes)) == len(shapes):
         order = [[name for name in free if _fits([shape], [wanted[name]])] for shape in shapes]
