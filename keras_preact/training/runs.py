@@ -110,7 +110,7 @@ def go_on(folder, run, epoch):
     told = read_run(folder)
     now = json.loads(json.dumps({part: run[part] for part in ("engine", "environment")}))
     last = told.get("resumed", [told])[-1]
-    changed = list(_differences({part: last[part] for part in now}, now, free=()))
+    changed = list(_differences({part: last.get(part, {}) for part in now}, now, free=()))
     if changed:
         _write_run(folder, told | {"resumed": [*told.get("resumed", ()), {"after_epoch": epoch} | now]})
     return changed
@@ -193,8 +193,8 @@ def read_run(folder):
 def save(path, network, epoch=None):
     """Writes the weights of a network, and the state of its optimizer if it has one, after so many epochs, sealed."""
     network.save_weights(path)
-    with h5py.File(path, "r+") as h5:
-        if epoch is not None:
+    if epoch is not None:
+        with h5py.File(path, "r+") as h5:
             h5.attrs["epoch"] = epoch
     files.seal(path)
 
