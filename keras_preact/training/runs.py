@@ -10,8 +10,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import h5py
-
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
 from keras_preact.data.preprocessing import Preprocessing
@@ -194,8 +192,7 @@ def save(path, network, epoch=None):
     """Writes the weights of a network, and the state of its optimizer if it has one, after so many epochs, sealed."""
     network.save_weights(path)
     if epoch is not None:
-        with h5py.File(path, "r+") as h5:
-            h5.attrs["epoch"] = epoch
+        files.note(path, "epoch", epoch)
     files.seal(path)
 
 
@@ -207,8 +204,7 @@ def restore(path, network):
     """
     with files.reading(path):
         network.load_weights(path)
-        with h5py.File(path, "r") as h5:
-            epoch = h5.attrs.get("epoch")
+        epoch = files.noted(path, "epoch")
     return epoch if epoch is None else int(epoch)
 
 
