@@ -102,7 +102,7 @@ def test_on_average_it_is_the_plain_unit(monkeypatch):
     stayed = []
     for step in range(400):
         network.optimizer.iterations.assign(step)
-        stayed += [[bool(draw < chance) for draw, chance in zip(network._draws(4), survival(4, 0.5))]]
+        stayed.append([bool(draw < chance) for draw, chance in zip(network._draws(4), survival(4, 0.5))])
     # Four standard deviations of a mean of 400.
     for share, chance in zip(np.mean(stayed, 0), survival(4, 0.5)):
         assert abs(share - chance) < 4 * (chance * (1 - chance) / 400) ** 0.5

@@ -29,6 +29,18 @@ def read(path):
         return _layers(path)
 
 
+def note(path, name, value):
+    """Writes a value into a .weights.h5 file that is not sealed yet."""
+    with h5py.File(path, "r+") as h5:
+        h5.attrs[name] = value
+
+
+def noted(path, name):
+    """Returns what `note` wrote, or None."""
+    with h5py.File(path, "r") as h5:
+        return h5.attrs.get(name)
+
+
 def seal(path):
     """Writes to the end of a finished .weights.h5 file what `reading` compares it with."""
     with open(path, "r+b") as file:

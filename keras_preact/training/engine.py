@@ -181,8 +181,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
 
     Raises:
         ValueError: an unknown model, data set, recipe or strategy; a batch larger than the data or not divisible by
-            the devices; a warm-up longer than the run; an output folder that holds another run, or cannot be written
-            to.
+            the devices; a warm-up longer than the run; an output folder that holds another run, or one on other data
+            or replicas, is damaged, is in use by another process, or cannot be written to.
         Diverged: the loss became infinite or NaN.
     """
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)

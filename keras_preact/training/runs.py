@@ -9,8 +9,6 @@ import platform
 import tempfile
 import time
 
-import h5py
-
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
 from keras_preact._support.paths import local
@@ -110,7 +108,7 @@ def go_on(folder, run, epoch):
     told = read_run(folder)
     now = json.loads(json.dumps({part: run[part] for part in ("engine", "environment")}))
     last = told.get("resumed", [told])[-1]
-    changed = list(_differences({part: last[part] for part in now}, now, free=()))
+    changed = list(_differences({part: last.get(part, {}) for part in now}, now, free=()))
     if changed:
         _write_run(folder, told | {"resumed": [*told.get("resumed", ()), {"after_epoch": epoch} | now]})
     return changed
@@ -194,9 +192,8 @@ def read_run(folder):
 def save(path, network, epoch=None):
     """Writes the weights of a network, and the state of its optimizer if it has one, after so many epochs, sealed."""
     network.save_weights(path)
-    with h5py.File(path, "r+") as h5:
-        if epoch is not None:
-            h5.attrs["epoch"] = epoch
+    if epoch is not None:
+        files.note(path, "epoch", epoch)
     files.seal(path)
 
 
@@ -208,8 +205,7 @@ def restore(path, network):
     """
     with files.reading(path):
         network.load_weights(path)
-        with h5py.File(path, "r") as h5:
-            epoch = h5.attrs.get("epoch")
+        epoch = files.noted(path, "epoch")
     return epoch if epoch is None else int(epoch)
 
 
