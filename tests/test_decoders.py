@@ -251,14 +251,14 @@ def test_serving_gives_the_same_pixels_and_marks_what_it_cannot_read(preprocessi
     readable = [file for file, pixels, _ in FILES.values() if pixels.shape == NOISE.shape]
     files = readable + [file for file, _, _ in PILLOW.values()]
     inputs = keras.Input(preprocessing.input_shape)
-    outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(inputs))
-    model = keras.Model(inputs, outputs)
+    x = keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, x)
     path = kp.export_savedmodel(model, tmp_path / "linear", preprocessing=preprocessing, labels=list("abcde")).path
-    served = tf.saved_model.load(str(path)).signatures["serving_bytes"](image_bytes=tf.constant(files))
-    assert served["valid"].numpy().tolist() == [True] * len(readable) + [False] * len(PILLOW)
+    outputs = tf.saved_model.load(str(path)).signatures["serving_bytes"](image_bytes=tf.constant(files))
+    assert outputs["valid"].numpy().tolist() == [True] * len(readable) + [False] * len(PILLOW)
     images = np.stack([load_image(io.BytesIO(file), preprocessing) for file in readable])
     expected = model.predict_on_batch(kp.preprocess_input(images, preprocessing))
-    np.testing.assert_allclose(served["probabilities"][:len(readable)], expected, atol=1e-4)
+    np.testing.assert_allclose(outputs["probabilities"][:len(readable)], expected, atol=1e-4)
     assert np.ptp(expected, axis=0).min() > 0.01
 
 
@@ -402,6 +402,11 @@ def test_the_crop_is_that_of_the_whole_image_resized(views, interpolation, size,
         assert np.abs(found - np.stack(expected)).max() <= 1 and (found == np.stack(expected)).mean() > 0.85
 
 
+def served(file, preprocessing, most_pixels):
+    """(images, valid) of what "serving_bytes" decodes."""
+    return tf.function(lambda: savedmodel._decode(tf.constant([file]), preprocessing, most_pixels))()
+
+
 def grown(call):
     """Returns the result of a call and the megabytes by which it raised the most that the process ever had."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -417,7 +422,7 @@ def test_a_very_long_image_costs_little(turned):
     # Resized as a whole it would have 256 x 230,400,000 pixels.
     image, more = grown(lambda: load_image(io.BytesIO(file), preprocessing))
     assert (image == 200).all() and more < 100
-    (images, valid), more = grown(lambda: savedmodel._decode(tf.constant([file]), preprocessing, 1_000_000))
+    (images, valid), more = grown(lambda: served(file, preprocessing, 1_000_000))
     assert valid.numpy().all() and (images.numpy() == 200).all() and more < 300
 
 
@@ -427,9 +432,9 @@ SIZES = {name: FILES[name][0] for name in ("png 8", "jpeg", "gif", "bmp 24, from
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
 def test_an_image_may_have_so_many_pixels(file):
-    _, valid = savedmodel._decode(tf.constant([file]), WHOLE, SIDE * SIDE)
+    _, valid = served(file, WHOLE, SIDE * SIDE)
     assert valid.numpy().all()
-    _, valid = savedmodel._decode(tf.constant([file]), WHOLE, SIDE * SIDE - 1)
+    _, valid = served(file, WHOLE, SIDE * SIDE - 1)
     assert not valid.numpy().any()
 
 
@@ -437,7 +442,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded():
     line = np.zeros(30_000 // 8, "uint8")
     file = png([line] * 30_000, 1, 0, width=30_000)
     assert len(file) < 200_000
-    (_, valid), more = grown(lambda: savedmodel._decode(tf.constant([file]), WHOLE, savedmodel.MOST_PIXELS))
+    (_, valid), more = grown(lambda: served(file, WHOLE, savedmodel.MOST_PIXELS))
     assert not valid.numpy().any() and more < 100
 
 
