@@ -161,13 +161,6 @@ FILES = {
     "bmp 32, bit fields xbgr": (
         bmp(with_last(NOISE)[..., [3, 0, 1, 2]], 32, masks=masks(0xFF000000, 0xFF0000, 0xFF00)), NOISE, 0),
 }
-
-
-def smaller_first(gif):
-    """The same on a canvas that is larger by a row, which takes the colour of index 0."""
-    return gif[:8] + struct.pack("<H", SIDE + 1) + gif[10:]
-
-
 # What only Pillow reads.
 PILLOW = {
     "tiff": (saved(NOISE, "TIFF"), NOISE, 0),
@@ -179,8 +172,6 @@ PILLOW = {
     "avif": (saved(SMOOTH, "AVIF", quality=100), SMOOTH, 8),
     "webp, animated": (saved(NOISE, "WEBP", save_all=True, append_images=[Image.fromarray(255 - NOISE)], lossless=True),
                        NOISE, 0),
-    "gif, not the whole picture": (
-        smaller_first(FILES["gif"][0]), np.concatenate([PALETTE[GREY], np.repeat(PALETTE[None, :1], SIDE, 1)]), 0),
     "bmp 8, run lengths": (
         bmp([np.uint8([SIDE, i, 0, 0]) for i in range(SIDE)], 8, with_last(PALETTE).tobytes(), compression=1),
         np.repeat(PALETTE[:SIDE, None], SIDE, 1), 0),
@@ -244,6 +235,13 @@ def test_streams_train_on_the_same_pixels(file, pixels, tolerance):
 def test_what_tensorflow_does_not_read_is_an_error(file, pixels, tolerance):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(file)
+
+
+@pytest.mark.parametrize("sides", [(SIDE, SIDE + 1), (1, 1)])
+def test_a_gif_whose_first_image_is_not_the_whole_picture_is_an_error(sides):
+    gif = FILES["gif"][0]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(gif[:6] + struct.pack("<HH", *sides) + gif[10:])
 
 
 @pytest.mark.parametrize("preprocessing", [WHOLE, ONE], ids=["three channels", "one"])
@@ -398,8 +396,8 @@ def test_the_crop_is_that_of_the_whole_image_resized(views, interpolation, size,
     found = load_views(io.BytesIO(saved(photo, "PNG")), views, preprocessing)
     if interpolation == "nearest":  # where two pixels are equally near either may be taken
         assert (found == np.stack(expected)).mean() > 0.85
-    else:  # where a value lies between two integers it may be rounded to either
-        assert np.abs(found - np.stack(expected)).max() <= 1 and (found == np.stack(expected)).mean() > 0.85
+    else:  # where a value lies between two integers it may be rounded to either, once along each side
+        assert np.abs(found - np.stack(expected)).max() <= 2 and (found == np.stack(expected)).mean() > 0.85
 
 
 def served(file, preprocessing, most_pixels):
@@ -451,11 +449,11 @@ def test_files_that_only_training_cannot_read_are_named(tmp_path):
         (tmp_path / label).mkdir()
         for i in range(10):
             (tmp_path / label / f"{i}.png").write_bytes(FILES["png 8"][0])
-    for name, file in (("a/3.tif", "tiff"), ("b/6.webp", "webp, animated"), ("b/4.ppm", "ppm")):
+    for name, file in (("a/1.tif", "tiff"), ("b/6.webp", "webp, animated"), ("b/4.ppm", "ppm")):
         (tmp_path / name).write_bytes(PILLOW[file][0])
     stream = datasets.load(tmp_path)
     recipe = Recipe("tiny", "a test", epochs=1, batch_size=4, schedule="cosine", augmentation="scale_aspect", size=16)
-    message = r"(?s)\d files of .* cannot be read by TensorFlow, which trains on JPEG, .*3.tif\n.*6.webp"
+    message = r"(?s)3 files of .* cannot be read by TensorFlow, which trains on JPEG, .*1.tif\n.*4.ppm\n.*6.webp"
     with pytest.raises(ValueError, match=message), streams.naming_unreadable(stream):
         for _ in stream.training(recipe, 0)["x"]:
             pass
