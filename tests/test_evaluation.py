@@ -104,7 +104,7 @@ def test_wordnet_ids_are_names_of_imagenet():
 
 
 def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
-    """The left quarter of photographs of 80x40 and 40x80 pixels is black: what a crop of 10x20 sees of it follows from `resize`."""
+    """The left quarter of photographs of 80x40 and 40x80 pixels is black; `resize` tells how much a crop sees of it."""
     for name, size in (("a", (80, 40)), ("b", (40, 80))):
         pixels = np.zeros((*size[::-1], 3), "uint8")
         pixels[:, size[0] // 4:] = 255

@@ -1,5 +1,4 @@
 """Walks over the layers of a model, those of models inside it, too."""
-import inspect
 from typing import NamedTuple
 
 import keras
@@ -57,18 +56,17 @@ def opened(model):
     if not any(compat.functional(node.operation) for node in nodes):
         return functional
     names = {node.operation.name: node.operation for node in nodes}
-    outputs = _called(functional, {id(tensor): tensor for tensor in functional.inputs}, names, {})
+    outputs = _called(functional, {id(tensor): tensor for tensor in functional.inputs}, names)
     outputs = keras.tree.map_structure(lambda tensor: outputs[id(tensor)], functional.output)
     with recursion_limit(len(layers_of(model))):
         return keras.Model(functional.input, outputs, name=model.name)
 
 
-def _called(model, tensors, names, options):
+def _called(model, tensors, names):
     """Calls the layers of `model`, and of models inside it, on `tensors`, {id of a tensor of `model`: its value}.
 
     Args:
         names: {name: operation} of those that are called; it grows.
-        options: arguments of the call of `model` that its layers inherit.
 
     Returns:
         `tensors`, with those of all its layers.
@@ -80,12 +78,10 @@ def _called(model, tensors, names, options):
         arguments, given = node.arguments.fill_in(tensors)
         if compat.functional(layer) and _open(layer, names):
             inner = dict(zip(map(id, layer.inputs), keras.tree.flatten(arguments), strict=True))
-            own = {"training": given["training"]} if given.get("training") is not None else {}
-            values = _called(layer, inner, names, options | own)
+            values = _called(layer, inner, names)
             found = [values[id(tensor)] for tensor in layer.outputs]
         else:
-            taken = inspect.signature(layer.call).parameters
-            found = layer(*arguments, **{key: options[key] for key in options if key in taken} | given)
+            found = layer(*arguments, **given)
         tensors |= dict(zip(map(id, node.output_tensors), keras.tree.flatten(found), strict=True))
     return tensors
 
