@@ -225,9 +225,8 @@ def timm_repository(timm, server):
 
 def test_a_network_of_timm_is_converted_when_it_is_first_used(timm, timm_repository, server, monkeypatch):
     _, images, logits = timm
-    monkeypatch.setattr(index, "upstream", lambda: (
-        dataclasses.replace(index.find("PreActResNet18", "imagenet_timm"), file=f"hf://{timm_repository}"),
-    ))
+    weight = dataclasses.replace(index.find("PreActResNet18", "imagenet_timm"), file=f"hf://{timm_repository}")
+    monkeypatch.setattr(index, "upstream", lambda: (weight,))
     arguments = {"input_shape": (64, 64, 3), "classifier_activation": None}
     for build in (
         lambda: kp.PreActResNet18(weights="imagenet", **arguments),

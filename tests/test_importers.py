@@ -10,11 +10,11 @@ import zipfile
 from pathlib import Path
 
 import h5py
-import huggingface_hub
 import keras
 import numpy as np
 import pytest
 from helpers import images_like, outputs_of, randomize, relative_error
+from huggingface_hub import constants
 
 import keras_preact as kp
 from keras_preact.data.preprocessing import LABELS
@@ -244,7 +244,7 @@ def test_weights_of_tf2cv_by_their_tag(tmp_path, tf2cv_file, monkeypatch):
         "pre": (kp.PreActResNet20, "cifar10_tf2cv", ("cifar10_tf2cv",), "airplane"),
         "res": (kp.ResNet20, "svhn", ("svhn", "svhn_tf2cv"), "0"),
     }[source.name[:3]]
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KERAS_PREACT_MIRROR", f"file://{tmp_path}/mirror")
     weight = index.find(builder.__name__, tag)
     assert weight.tags == own and (weight.where, weight.size) == ("remote", None)
