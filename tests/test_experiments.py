@@ -190,7 +190,8 @@ def test_rows_of_photographs_are_measured_at_their_crop(monkeypatch, tmp_path):
     assert str(Result(90, True, {1: 19.25, 2: 19.75}, {1: 5.0, 2: 6.0})) == "19.50 / 5.50 (19.50 ± 0.35, n=2)"
 
 
-def test_the_command_lists_rows_and_reports(capsys, tmp_path):
+def test_the_command_lists_rows_and_reports(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["reproduce", "table3", "--row", "1001", "--list"]) == 0
     assert "22.71" in capsys.readouterr().out
     assert cli.main(["reproduce", "table3", "--row", "VGG"]) == 2

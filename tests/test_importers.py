@@ -436,7 +436,7 @@ def test_image_classifiers_in_another_layout_disagrees(tmp_path, monkeypatch, ch
 def test_the_name_tells_where_pytorchcv_has_its_strides(tmp_path):
     file = tmp_path / "weights.pth"
     images, expected = pytorchcv_file(file, "preresnet50")
-    with pytest.raises(ValueError, match="preresnet50 and preresnet50b have the same tensors"):
+    with pytest.raises(ValueError, match="preresnet50 and preresnet50b, .*have the same tensors"):
         importers.convert("pytorchcv", file)
     assert disagreement("pytorchcv", file, images, expected, name="preresnet50") < 1e-4
     assert disagreement("pytorchcv", file, images, expected, name="preresnet50b") > WRONG
