@@ -95,7 +95,7 @@ def _recording(seen):
             # So that what the layer makes of them is the statistics of the batch alone, times 1 - momentum.
             pair = norm.moving_mean, norm.moving_variance
             for statistic in pair:
-                statistic.assign(keras.ops.zeros_like(statistic))
+                statistic.assign(keras.ops.zeros(statistic.shape, statistic.dtype))
             outputs = call(inputs, training=True, **({} if mask is None else {"mask": mask}))
             values = [np.asarray(keras.ops.convert_to_numpy(v.value), "float64") / (1 - norm.momentum) for v in pair]
             seen[norm].append((np.prod(inputs.shape) / norm.moving_mean.shape[0], *values))
