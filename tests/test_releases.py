@@ -152,7 +152,7 @@ WRONG = {
     "two": (zipped({NAME: CONTENT, "second.h5": CONTENT}), "holds 2 files instead of one"),
     "no file": (zipped({}), "holds 0 files"),
     "above": (zipped({f"../{NAME}": CONTENT}), "without a path"),
-    "absolute": (zipped({f"/tmp/{NAME}": CONTENT}), "without a path"),
+    "absolute": (zipped({f"/{NAME}": CONTENT}), "without a path"),
     "windows": (zipped({f"C:\\{NAME}": CONTENT}), "without a path"),
     "folder": (zipped({f"{NAME}/": b""}), "without a path"),
     "a program": (zipped({"net20.py": CONTENT}), "instead of a .h5 file"),
