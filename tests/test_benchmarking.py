@@ -13,6 +13,7 @@ from keras_preact import cli
 from keras_preact.benchmarking import comparison as benchmarking, contestants, peers
 from keras_preact.benchmarking.comparison import FirstStep, Measurement
 from keras_preact.training import engine as training
+from keras_preact.training.optimizers import SGD
 from keras_preact.zoo import builders as models
 
 
@@ -117,7 +118,7 @@ def test_without_plain_the_engine_trains(ending, fields, monkeypatch):
     ours.build()
     assert engines == [training.Engine(precision="mixed_bfloat16", **fields)]
     optimizer = ours.model.optimizer
-    assert type(optimizer) is training.SGD and optimizer.nesterov and optimizer.l2 == 1e-4 and optimizer.momentum == 0.9
+    assert type(optimizer) is SGD and optimizer.nesterov and optimizer.l2 == 1e-4 and optimizer.momentum == 0.9
     assert ours.model.output_shape == (None, 10)
 
 

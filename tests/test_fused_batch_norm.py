@@ -6,7 +6,7 @@ from helpers import build, images_like, outputs_of, weights_of
 
 import keras_preact as kp
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.training.engine import SGD
+from keras_preact.training.optimizers import SGD
 from keras_preact.training.recipes import Recipe
 
 BACKEND = keras.backend.backend()

@@ -16,7 +16,8 @@ import keras_preact as kp
 from keras_preact.networks import files
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import engine as training, recipes, runs
-from keras_preact.training.engine import SGD, Diverged, Engine, train
+from keras_preact.training.engine import Diverged, Engine, train
+from keras_preact.training.optimizers import SGD
 from keras_preact.training.recipes import RECIPES, Recipe
 from keras_preact.training.runs import read_log
 from keras_preact.zoo import described
@@ -162,45 +163,6 @@ def test_a_recipe_that_does_not_fit_leaves_no_folder(data, tmp_path):
     with pytest.raises(ValueError, match="`warmup_steps` must be less than the 60 steps .* 20 an epoch.*Received: 780"):
         train(NETWORK, data, dataclasses.replace(RECIPE, warmup_steps=780), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("decay", ["all", "kernels"])
-def test_sgd_takes_the_coupled_l2_gradient(decay):
-    rate, momentum, l2, gradients = 0.1, 0.9, 0.01, (1.0, -0.5, 0.25)
-    variables = [keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="gamma")]
-    optimizer = SGD(rate, momentum, nesterov=True, l2=l2, decay=decay)
-    for gradient in gradients:
-        optimizer.apply([keras.ops.convert_to_tensor([gradient])] * 2, variables)
-    for variable, factor in zip(variables, (l2, l2 if decay == "all" else 0.0)):
-        w, v = 2.0, 0.0
-        for gradient in gradients:
-            g = gradient + factor * w
-            v = momentum * v - rate * g
-            w += momentum * v - rate * g
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, rtol=1e-6)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a fault of TensorFlow's graphs")
-def test_gradients_are_those_of_the_weights_before_the_step():
-    """Without a barrier the gradient of the kernel took the gamma after the step, in a quarter of the runs."""
-    x, upstream = np.random.default_rng(0).normal(size=(2, 6, 4, 5, 3)).astype("float32")
-    kernels = []
-    for eagerly in (True, *[False] * 9):
-        conv = keras.layers.Conv2D(3, 1, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(seed=1))
-        model = keras.Sequential([keras.Input((4, 5, 3)), conv, keras.layers.BatchNormalization()])
-        model.compile(SGD(1.0), lambda y, p: keras.ops.sum(y * p), jit_compile=False, run_eagerly=eagerly)
-        model.train_on_batch(x, upstream)
-        kernels.append(conv.get_weights()[0])
-    for kernel in kernels[1:]:
-        np.testing.assert_allclose(kernel, kernels[0], rtol=1e-3, atol=1e-2)
-
-
-def test_the_l2_gradient_acts_in_fit():
-    """With a loss of zero gradient the weights shrink by l2 alone: w (1 - rate * l2), twice."""
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
-    model.compile(SGD(0.5, l2=0.1), lambda y, p: 0.0 * p, jit_compile=False)
-    model.fit(np.ones((2, 2)), np.ones((2, 1)), batch_size=1, verbose=0)
-    np.testing.assert_allclose(model.get_weights()[0], np.full((2, 1), 0.95**2), rtol=1e-6)
 
 
 class Killed(BaseException):

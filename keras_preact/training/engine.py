@@ -28,6 +28,7 @@ from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, looped, unrolled
 from keras_preact.training.forms.rematerialization import rematerialized
 from keras_preact.training.forms.stochastic_depth import stochastic
+from keras_preact.training.optimizers import optimizer_of
 from keras_preact.version import __version__
 
 
@@ -115,42 +116,6 @@ class Engine:
             return config.depth >= (100 if _accelerators() else 500)
         # XLA would compile every unit by itself, loop or not.
         return config.depth >= 100 and not (_accelerators() if self.jit_compile == "auto" else self.jit_compile)
-
-
-class SGD(keras.optimizers.SGD):
-    """Keras's SGD with the L2 gradient of the paper, g + d * w; Keras's own `weight_decay` is decoupled from momentum.
-
-    Args:
-        l2: the factor d.
-        decay: what it acts on, "all" variables or the "kernels" of convs and dense layers alone.
-        **kwargs: as of `keras.optimizers.SGD`.
-    """
-
-    def __init__(self, *args, l2=0.0, decay="all", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.l2, self.decay = l2, decay
-
-    def build(self, variables):
-        # TensorFlow hands its own variables to update_step, whose names are not Keras's.
-        self._decayed = {i for i, v in enumerate(variables) if self.decay == "all" or v.name == "kernel"}
-        super().build(variables)
-
-    def apply(self, grads, trainable_variables=None):
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # All gradients before any update: Grappler's dependency optimization may let one that is computed late see
-            # a variable that was updated early (TensorFlow 2.21), another one in each run.
-            grads = tf.tuple(grads)
-        super().apply(grads, trainable_variables)
-
-    def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and self._get_variable_index(variable) in self._decayed:
-            gradient = keras.ops.add(gradient, keras.ops.multiply(keras.ops.cast(variable, gradient.dtype), self.l2))
-        super().update_step(gradient, variable, learning_rate)
-
-    def get_config(self):
-        return super().get_config() | {"l2": self.l2, "decay": self.decay}
 
 
 class Diverged(RuntimeError):
@@ -318,7 +283,7 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
     fuse_batch_norm(forms[-1], engine.batch_norm_group)
     for form in forms:
         form.compile(
-            SGD(rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay),
+            optimizer_of(recipe, rates),
             keras.losses.CategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile=engine.jit_compile,

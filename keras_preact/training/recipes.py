@@ -5,7 +5,7 @@ import math
 from keras_preact._support.checks import check_choice
 
 CHOICES = {
-    "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
+    "optimizer": ("sgd", "muon"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
     "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
 }
 # Fields, the rule that their numbers keep, and whether a number keeps it.
@@ -35,7 +35,9 @@ class Recipe:
         warmup_rate: the learning rate during warm-up; None for a linear rise from 0, which only "cosine" knows.
         warmup_of: epochs of the run that `warmup_steps` are meant for; a copy with other `epochs` warms up in
             proportion. Default: `epochs`.
-        momentum: of SGD.
+        optimizer: "sgd", with the coupled L2 gradient, or "muon" for the kernels of convs, which alone decay, and
+            SGD at ten times the learning rate for all else (`optimizers.Muon`).
+        momentum: of the optimizer.
         nesterov: whether the momentum is Nesterov's.
         weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum.
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
@@ -67,6 +69,7 @@ class Recipe:
     warmup_steps: int = 0
     warmup_rate: float | None = None
     warmup_of: int | None = None
+    optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4

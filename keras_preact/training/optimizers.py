@@ -1,0 +1,104 @@
+"""What makes a step of the gradients, by the name that a recipe gives it."""
+import keras
+from keras import ops
+
+
+class SGD(keras.optimizers.SGD):
+    """Keras's SGD with the L2 gradient of the paper, g + d * w; Keras's own `weight_decay` is decoupled from momentum.
+
+    Args:
+        l2: the factor d.
+        decay: what it acts on, "all" variables or the "kernels" of convs and dense layers alone.
+        **kwargs: as of `keras.optimizers.SGD`.
+    """
+
+    def __init__(self, *args, l2=0.0, decay="all", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.l2, self.decay = l2, decay
+
+    def build(self, variables):
+        # TensorFlow hands its own variables to update_step, whose names are not Keras's.
+        self._decayed = {i for i, v in enumerate(variables) if self.decay == "all" or v.name == "kernel"}
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # All gradients before any update: Grappler's dependency optimization may let one that is computed late see
+            # a variable that was updated early (TensorFlow 2.21), another one in each run.
+            grads = tf.tuple(grads)
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.l2 and self._get_variable_index(variable) in self._decayed:
+            gradient = ops.add(gradient, ops.multiply(ops.cast(variable, gradient.dtype), self.l2))
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return super().get_config() | {"l2": self.l2, "decay": self.decay}
+
+
+class Muon(SGD):
+    """Muon (Jordan et al. 2024) for the kernels of convs, and SGD at a higher rate for all else.
+
+    A step of a kernel, as a matrix of shape (height * width * inputs, outputs), is its momentum with all singular
+    values brought near 1, times 0.2 sqrt(the larger side): as large as a step of Adam (Liu et al. 2025). Decay of
+    kernels is decoupled: each step takes `l2` times the learning rate of them; nothing else decays.
+    `keras.optimizers.Muon` leaves convs to Adam.
+
+    Args:
+        learning_rate: of the kernels; 0.02 is usual.
+        others: times which it is that of other variables.
+        **kwargs: as of `SGD`.
+    """
+
+    def __init__(self, *args, others=10.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.others = others
+
+    def build(self, variables):
+        # Rank 5 where units are one loop over stacked kernels.
+        self._kernels = {i for i, v in enumerate(variables) if v.name == "kernel" and len(v.shape) >= 4}
+        super().build(variables)
+        self._decayed = set()
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        if index not in self._kernels:
+            return super().update_step(gradient, variable, learning_rate * self.others)
+        rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
+        momentum = self.momentums[index]
+        self.assign(momentum, self.momentum * momentum + gradient)
+        direction = self.momentum * momentum + gradient if self.nesterov else momentum
+        shape = variable.shape
+        step = orthogonalized(ops.reshape(direction, (*shape[:-4], -1, shape[-1])))
+        size = 0.2 * max(step.shape[-2:]) ** 0.5
+        self.assign_sub(variable, rate * (size * ops.reshape(step, shape) + self.l2 * variable))
+
+    def get_config(self):
+        return super().get_config() | {"others": self.others}
+
+
+def orthogonalized(matrix):
+    """Returns `matrix`, of rank 2 or more, with all singular values brought between 0.7 and 1.2.
+
+    By five steps of a Newton-Schulz iteration whose coefficients are Jordan's, on the narrow side.
+    """
+    rows, columns = matrix.shape[-2:]
+    x = ops.swapaxes(matrix, -1, -2) if rows > columns else matrix
+    x = x / (ops.norm(x, axis=(-2, -1), keepdims=True) + 1e-7)
+    for _ in range(5):
+        square = x @ ops.swapaxes(x, -1, -2)
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return ops.swapaxes(x, -1, -2) if rows > columns else x
+
+
+OPTIMIZERS = {"sgd": SGD, "muon": Muon}
+
+
+def optimizer_of(recipe, rates):
+    """Returns the optimizer of a recipe, with the learning rates `rates`."""
+    return OPTIMIZERS[recipe.optimizer](
+        rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay,
+    )
