@@ -7,7 +7,7 @@ from helpers import build, images_like
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training.engine import Engine, train
 from keras_preact.training.forms import rematerialization
-from keras_preact.training.forms.rematerialization import rematerialized
+from keras_preact.training.forms.rematerialization import Rematerialized
 from keras_preact.training.recipes import Recipe
 
 CONFIGS = {
@@ -21,7 +21,7 @@ CONFIGS = {
 def both(config, shape=(8, 8, 3)):
     plain = build(config, shape)
     copy = build(config, shape)
-    return plain, rematerialized(keras.Model)(copy.inputs, copy.outputs)
+    return plain, Rematerialized(copy.inputs, copy.outputs)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

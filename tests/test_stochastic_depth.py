@@ -11,7 +11,7 @@ from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import engine as training
 from keras_preact.training.engine import Engine, train
 from keras_preact.training.forms import stochastic_depth
-from keras_preact.training.forms.stochastic_depth import stochastic, survival
+from keras_preact.training.forms.stochastic_depth import Stochastic, survival
 from keras_preact.training.recipes import Recipe
 from keras_preact.training.runs import read_log
 
@@ -38,9 +38,9 @@ class Killed(BaseException):
 def networks(config, monkeypatch, stays):
     """The plain network and one that trains without the units where `stays` is 0."""
     plain, copy = build(config, (8, 8, 3)), build(config, (8, 8, 3))
-    base = stochastic(keras.Model, 0.5)
-    monkeypatch.setattr(base, "_draws", lambda self, count: [keras.ops.convert_to_tensor(1.0 - s) for s in stays])
-    return plain, base(copy.inputs, copy.outputs)
+    network = Stochastic(copy.inputs, copy.outputs, last=0.5)
+    monkeypatch.setattr(network, "_draws", lambda count: [keras.ops.convert_to_tensor(1.0 - s) for s in stays])
+    return plain, network
 
 
 def without(plain, stays):
@@ -97,7 +97,7 @@ def test_on_average_it_is_the_plain_unit(monkeypatch):
 
     mean = (at_add(kept) + at_add(left)) / 2
     np.testing.assert_allclose(mean, cut(images, training=True), rtol=1e-4, atol=1e-4)
-    network = stochastic(keras.Model, 0.5, seed=3)(plain.inputs, plain.outputs)
+    network = Stochastic(plain.inputs, plain.outputs, last=0.5, seed=3)
     network.compile(keras.optimizers.SGD(0.1))
     stayed = []
     for step in range(400):
@@ -171,4 +171,4 @@ def test_joins_without_a_plain_addition_are_refused(tmp_path):
 def test_other_backends_are_refused(monkeypatch):
     monkeypatch.setattr(stochastic_depth.keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow.*Received: the backend 'jax'"):
-        stochastic(keras.Model, 0.5)
+        Stochastic(last=0.5)

@@ -22,12 +22,12 @@ from keras_preact.networks.architectures import CONFIGS, named
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.graph import deep_enough
-from keras_preact.training import recipes, runs
+from keras_preact.training import forms, recipes, runs
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, looped, unrolled
-from keras_preact.training.forms.rematerialization import rematerialized
-from keras_preact.training.forms.stochastic_depth import stochastic
+from keras_preact.training.forms.rematerialization import Rematerialized
+from keras_preact.training.forms.stochastic_depth import Stochastic
 from keras_preact.training.optimizers import optimizer_of
 from keras_preact.version import __version__
 
@@ -268,20 +268,21 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
     if engine.loops(config) and recipe.survival == 1:
-        forms = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
+        trained = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
     else:
+        options = {}
         if recipe.survival < 1:
-            model = stochastic(model, recipe.survival, seed)
-        if engine.rematerialize:
-            model = rematerialized(model)
+            model, options = forms.on(Stochastic, model), {"last": recipe.survival, "seed": seed}
+        elif engine.rematerialize:
+            model = forms.on(Rematerialized, model)
         if model is not keras.Model:
-            network = model(network.inputs, network.outputs, name=network.name)
-        forms = network,
+            network = model(network.inputs, network.outputs, name=network.name, **options)
+        trained = network,
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = engine.batch_norm == "synchronized"
-    fuse_batch_norm(forms[-1], engine.batch_norm_group)
-    for form in forms:
+    fuse_batch_norm(trained[-1], engine.batch_norm_group)
+    for form in trained:
         form.compile(
             optimizer_of(recipe, rates),
             keras.losses.CategoricalCrossentropy(from_logits=True),

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_preact.networks.building import features, head
 from keras_preact.networks.units import residual_unit
+from keras_preact.training import forms
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.rematerialization import block_size
 
@@ -29,30 +30,8 @@ def looped(network, config, rematerialize=False, batch_norm_group=None, base=ker
         base: the class of models to derive from.
 
     Returns:
-        A model of the class `base` with the method `unrolled()`, which returns `network` with the values of now.
+        A `Looped` of the class `base`, too.
     """
-
-    class Looped(base):
-        def unrolled(self):
-            for variable, parts in _pairs(self, network):
-                values = keras.ops.convert_to_numpy(variable)
-                for part, value in zip(parts, values if len(parts) > 1 else [values]):
-                    part.assign(value)
-            return network
-
-        def roll(self):
-            """Takes the values of `network`."""
-            for variable, parts in _pairs(self, network):
-                values = [keras.ops.convert_to_numpy(part) for part in parts]
-                variable.assign(np.stack(values) if len(parts) > 1 else values[0])
-            return self
-
-        def save_weights(self, *args, **kwargs):
-            self.unrolled().save_weights(*args, **kwargs)
-
-        def load_weights(self, *args, **kwargs):
-            self.unrolled().load_weights(*args, **kwargs)
-            self.roll()
 
     def stage(x, units):
         for _, alike in itertools.groupby(units, lambda unit: unit._replace(name="")):
@@ -65,12 +44,43 @@ def looped(network, config, rematerialize=False, batch_norm_group=None, base=ker
 
     inputs = keras.Input(network.input_shape[1:])
     outputs = head(features(inputs, config, stage), network.output_shape[-1], None)
-    return Looped(inputs, outputs, name=network.name).roll()
+    return forms.on(Looped, base)(inputs, outputs, plain=network, name=network.name).roll()
+
+
+class Looped(keras.Model):
+    """The looped form of the network `plain`; other arguments are those of `keras.Model`."""
+
+    def __init__(self, *args, plain=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.plain = lambda: plain  # as an attribute it would count as a layer of this one
+
+    def unrolled(self):
+        """Returns the plain network with the values of now."""
+        network = self.plain()
+        for variable, parts in _pairs(self, network):
+            values = keras.ops.convert_to_numpy(variable)
+            for part, value in zip(parts, values if len(parts) > 1 else [values]):
+                part.assign(value)
+        return network
+
+    def roll(self):
+        """Takes the values of the plain network."""
+        for variable, parts in _pairs(self, self.plain()):
+            values = [keras.ops.convert_to_numpy(part) for part in parts]
+            variable.assign(np.stack(values) if len(parts) > 1 else values[0])
+        return self
+
+    def save_weights(self, *args, **kwargs):
+        self.unrolled().save_weights(*args, **kwargs)
+
+    def load_weights(self, *args, **kwargs):
+        self.unrolled().load_weights(*args, **kwargs)
+        self.roll()
 
 
 def unrolled(network):
     """Returns the plain form of a network that may be looped, with the values of now."""
-    return network.unrolled() if hasattr(network, "unrolled") else network
+    return network.unrolled() if isinstance(network, Looped) else network
 
 
 def _pairs(model, network):

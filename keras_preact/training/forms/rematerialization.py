@@ -4,35 +4,32 @@ import math
 import keras
 
 
-def rematerialized(base):
-    """Returns a subclass of `base`, a `keras.Model`, for networks of the zoo; weights, layers and files stay the same.
+class Rematerialized(keras.Model):
+    """The form of a network of the zoo that runs its residual units in blocks of about the square root of their number.
 
-    Residual units are run in blocks of about the square root of their number. Of a block what enters it is kept; the
-    rest is computed again when the gradients reach it (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
-    Cost"), so that activations take memory as the square root of the depth, for about a third more computation.
+    Of a block what enters it is kept; the rest is computed again when the gradients reach it (Chen et al. 2016,
+    "Training Deep Nets with Sublinear Memory Cost"), so that activations take memory as the square root of the depth,
+    for about a third more computation.
     """
 
-    class Rematerialized(base):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.autocast = False  # the layers cast what they are handed, which are the values of the variables
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.autocast = False  # the layers cast what they are handed, which are the values of the variables
 
-        def call(self, inputs, training=None, mask=None):
-            if not training:
-                return super().call(inputs, training=training, mask=mask)
-            x = inputs
-            for block in self._blocks():
-                x = _rematerialize(block, x)
-            return x
+    def call(self, inputs, training=None, mask=None):
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        x = inputs
+        for block in self._blocks():
+            x = _rematerialize(block, x)
+        return x
 
-        def _blocks(self):
-            # Built where it is traced: as an attribute its models would count as layers of this one.
-            ends = [layer.output for layer in self.layers if layer.name.endswith("_add")]
-            size = block_size(len(ends))
-            borders = [self.inputs[0], *ends[size - 1:-1:size], self.outputs[0]]
-            return [keras.Model(start, end) for start, end in zip(borders, borders[1:])]
-
-    return Rematerialized
+    def _blocks(self):
+        # Built where it is traced: as an attribute its models would count as layers of this one.
+        ends = [layer.output for layer in self.layers if layer.name.endswith("_add")]
+        size = block_size(len(ends))
+        borders = [self.inputs[0], *ends[size - 1:-1:size], self.outputs[0]]
+        return [keras.Model(start, end) for start, end in zip(borders, borders[1:])]
 
 
 def block_size(units):
