@@ -264,6 +264,22 @@ def interrupted(data, folder):
     return folder
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="measured on TensorFlow alone")
+@pytest.mark.parametrize("flags, precision, told", [
+    ("avx2 avx512_bf16", "float32", True), ("amx_bf16", "float32", True), ("avx2 avx512f", "float32", False),
+    ("avx512_bf16", "mixed_bfloat16", False), (None, "float32", False),
+])
+def test_a_cpu_with_bfloat16_is_pointed_out(flags, precision, told, data, tmp_path, monkeypatch, capsys):
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(training, "CPU", tmp_path / "cpuinfo")
+    # The last of the checks before a network is built.
+    (tmp_path / "run").write_text("no folder")
+    with pytest.raises(ValueError, match="`output`"):
+        train(NETWORK, data, RECIPE, tmp_path / "run", engine=Engine(precision=precision), verbose=2)
+    assert ("mixed_bfloat16" in capsys.readouterr().out) == told
+
+
 def test_a_run_goes_on_elsewhere_and_records_it(data, whole, tmp_path, monkeypatch, capsys):
     interrupted(data, tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())

@@ -31,6 +31,8 @@ from keras_preact.training.forms.stochastic_depth import Stochastic
 from keras_preact.training.optimizers import optimizer_of
 from keras_preact.version import __version__
 
+CPU = Path("/proc/cpuinfo")  # what Linux tells of it
+
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
@@ -172,6 +174,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
             f"Warm-up takes {recipe.warmup} steps in {recipe.epochs} epochs, as {recipe.warmup_steps} in "
             f"{recipe.warmup_of}.", flush=True
         )
+    if verbose and engine.precision == "float32" and _computes_bfloat16():
+        print("This CPU has instructions for bfloat16: precision='mixed_bfloat16' trains faster.", flush=True)
     keras.utils.set_random_seed(seed)
     with (
         runs.claimed(folder, run) if devices.chief else nullcontext(), dtype_policy(engine.precision), devices.scope(),
@@ -296,6 +300,17 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
 
 def _accelerators():
     return [device for device in _devices() if not device.startswith("cpu")]
+
+
+def _computes_bfloat16():
+    """Returns whether TensorFlow trains on a CPU with AVX512_BF16 or AMX, as far as the system tells (Linux)."""
+    if keras.backend.backend() != "tensorflow" or _accelerators():
+        return False
+    try:
+        flags = CPU.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def _restore(network, folder, steps):
