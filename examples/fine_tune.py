@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import keras_preact as kp
 from keras_preact.data import datasets
@@ -18,13 +19,15 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("data", help="folder, .npz file or TensorFlow data set")
 parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--size", type=int, default=64, help="side in pixels of images that differ in size (default: 64)")
-parser.add_argument("--images", type=int, help="train on the first so many (default: all)")
+parser.add_argument("--images", type=int, help="train on so many, drawn at random (default: all)")
 parser.add_argument("--output", type=Path, default=Path("fine_tuned"))
 options = parser.parse_args()
 
 data = datasets.load(options.data, (options.size, options.size))
 x, x_test = (kp.preprocess_input(images, weights="cifar10") for images in (data.x_train, data.x_test))
-x, y, classes = x[:options.images], data.y_train[:options.images], len(data.labels)
+# Files of a folder come class by class.
+drawn = np.random.default_rng(1).permutation(len(x))[:options.images]
+x, y, classes = x[drawn], data.y_train[drawn], len(data.labels)
 
 
 def fit(model, learning_rate):

@@ -275,7 +275,7 @@ def test_the_reader_agrees_with_torchfile(tmp_path):
 
 @pytest.mark.parametrize("change, pattern", [
     (lambda m: child(m, 1).fields.update(dW=2), "module 1: SpatialConvolution 3x3, stride 1, padding 1 expected, "
-                                                "SpatialConvolution 3x3, stride {1, 2}, padding 1 found"),
+                                                "SpatialConvolution 3x3, stride 2 by 1, padding 1 found"),
     (lambda m: child(m, 2, 1, 1).fields.update(eps=1e-3), "SpatialBatchNormalization, epsilon 1e-05 found"),
     (lambda m: child(m, 2, 1, 3, 1).fields["modules"].pop(4), "module 2.1.3.2: SpatialConvolution 3x3, stride 1, "
                                                               "padding 1 expected, Identity found"),

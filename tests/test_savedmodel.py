@@ -276,7 +276,7 @@ def test_models_without_a_graph_are_refused(tmp_path):
 
     for model in (Own(), keras.Sequential([keras.layers.Dense(2)], name="own")):
         model.preprocessing = HALF
-        with pytest.raises(ValueError, match="own must be a functional model, or a Sequential one that starts with"):
+        with pytest.raises(ValueError, match=r"own\w* must be a functional model, or a Sequential"):
             export_savedmodel(model, tmp_path / "own", labels=["x", "y"])
 
 

@@ -118,7 +118,7 @@ class Writer:
     """Torch7's binary serialization, as its File.lua, Tensor.c and Storage.c write it."""
 
     def __init__(self):
-        self.out, self.written = bytearray(), 0
+        self.out, self.written, self.modules = bytearray(), 0, {}
 
     def int(self, *values):
         self.out += struct.pack(f"<{len(values)}i", *values)
@@ -170,8 +170,11 @@ class Writer:
             self.torch_object(f"torch.{name}Storage")
             self.longs(value.size)
             self.out += value.tobytes()
+        elif id(value) in self.modules:
+            self.int(4, self.modules[id(value)])
         else:
             self.torch_object(value.kind)
+            self.modules[id(value)] = self.written
             self.write(value.fields)
 
 

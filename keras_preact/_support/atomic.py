@@ -34,10 +34,19 @@ def staged(folder):
 
 
 def publish(new, target, overwrite):
-    """Renames `new`, in a staged folder, to `target`; what is there already goes into the staged folder, or raises."""
+    """Renames `new`, in a staged folder, to `target`; what is there already goes into the staged folder, or raises.
+
+    Where the second rename fails the first is taken back.
+    """
+    before = new.with_name("replaced")
     if overwrite and target.exists():
-        os.rename(target, new.with_name("replaced"))
-    os.rename(new, target)
+        os.rename(target, before)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if before.exists():
+            os.rename(before, target)
+        raise
 
 
 def replace(path, write):

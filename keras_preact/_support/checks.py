@@ -14,6 +14,20 @@ def check_choice(name, value, choices):
     )
 
 
+def from_values(kind, values, source):
+    """Returns `kind(**values)`, a dataclass of what the file `source` says.
+
+    Raises:
+        ValueError: values that the dataclass does not take, or lacks.
+    """
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(
+            f"{source} is damaged, or of a newer keras_preact (pip install -U keras_preact): {error}"
+        ) from error
+
+
 def is_count(value):
     """Whether `value` is a positive integer, of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value > 0

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_preact._support.checks import check_choice
+from keras_preact._support.checks import check_choice, is_count
 
 AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+LARGEST = 10_000  # pixels on a side of what a network takes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIEWS = ("single", "flip", "ten_crop")
 REACH = 3  # of the widest kernel, Lanczos's, in pixels of the smaller image
@@ -67,7 +68,7 @@ class _LabelSets(Mapping):
 
 @cache
 def _imagenet_labels():
-    with open(Path(__file__).with_name("imagenet.csv"), newline="") as file:
+    with open(Path(__file__).with_name("imagenet.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: tuple(row[column] for row in rows) for name, column in IMAGENET_LABELS.items()}
 
@@ -81,7 +82,7 @@ class Preprocessing:
 
     Args:
         mean, std: of each channel, for pixel values from 0 to 1.
-        size: (height, width) of the test crop in pixels.
+        size: (height, width) of the test crop in pixels, at most 10,000 each.
         crop: the part of the resized image's shorter side that the crop covers.
         interpolation: of the resizing: "nearest", "bilinear", "bicubic" or "lanczos".
     """
@@ -99,6 +100,10 @@ class Preprocessing:
             raise ValueError(
                 "`mean` and `std` must have one value for each channel, `std` positive ones. "
                 f"Received: mean={self.mean}, std={self.std}"
+            )
+        if len(self.size) != 2 or not all(is_count(side) and side <= LARGEST for side in self.size):
+            raise ValueError(
+                f"`size` must be (height, width) in pixels, each from 1 to {LARGEST}. Received: {self.size}"
             )
         if not 0 < self.crop <= 1:
             raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")

@@ -1,6 +1,9 @@
 """Files of weights, .weights.h5 and .keras: reading them without running code, and setting a network's weights."""
 import hashlib
+import io
+import struct
 import zipfile
+import zlib
 from contextlib import contextmanager
 
 import h5py
@@ -14,6 +17,12 @@ HEAD = "predictions"  # the layer whose size the number of classes sets
 # the file, and unlike HDF5's own checksums it covers names and structure as well as values.
 SEAL = "keras_preact sha256 {}\n"
 SEALED = len(SEAL.format(hashlib.sha256().hexdigest()))
+# What h5py, zipfile and our own reading raise for files that are not what they seem.
+DAMAGE = (
+    OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)
+PACKED = 100  # times: weights are hardly made smaller by compression
 
 
 def read(path):
@@ -24,9 +33,17 @@ def read(path):
     """
     with reading(path) as path:
         if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
-                return _layers(member)
+            return _layers(_member(path, "model.weights.h5"))
         return _layers(path)
+
+
+def _member(path, name):
+    """Returns a file of an archive; in memory where it is compressed, as HDF5 goes back and forth."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(name)
+        if info.file_size > PACKED * max(info.compress_size, 1):
+            raise RuntimeError(f"{name} is to become {info.file_size} bytes out of {info.compress_size}")
+        return io.BytesIO(archive.read(info))
 
 
 def note(path, name, value):
@@ -74,7 +91,7 @@ def reading(path):
         if path.suffix != ".keras":
             _check_seal(path)
         yield path
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
             "Copy or download it again."
@@ -95,7 +112,8 @@ def _layers(file):
 
 def channels(layers):
     """Returns the number of channels of the images that weights, as `read` returns them, were trained on, or None."""
-    return layers["stem_conv"][0].shape[2] if "stem_conv" in layers else None
+    kernel, *_ = layers.get("stem_conv", (None,))
+    return kernel.shape[2] if np.ndim(kernel) == 4 else None
 
 
 def completed(shape, layers):

@@ -350,6 +350,6 @@ def _errors(experiment, folder):
         path = folder / _measured(experiment)
         if not path.exists():
             return None
-        measured = json.loads(path.read_text())
+        measured = json.loads(path.read_text(encoding="utf-8"))
         return measured["top1_error"], measured["top5_error"]
     return float(runs.read_log(folder / runs.LOG)[-1]["test_error"]), None

@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import platform
 import tempfile
 import time
 
 from keras_preact._support import atomic
+from keras_preact._support.checks import from_values
 from keras_preact._support.drawing import drawing
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing
@@ -24,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 RUN, LOG, CURVE, LOCK = "run.json", "log.csv", "curve.png", ".lock"
+COLUMNS = "epoch", "loss", "test_error"  # that every log has
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
 # What a run may go on with another value of, which changes the result by rounding at most; run.json records it.
 FREE = "environment", "loop", "jit_compile", "steps_per_execution"
@@ -75,7 +78,8 @@ def _claim(folder, run):
     if (folder / RUN).exists():
         before = read_run(folder)
         before.pop("resumed", None)
-        before["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe(**before["recipe"]))))
+        recipe = from_values(Recipe, before["recipe"], folder / RUN)
+        before["recipe"] = json.loads(json.dumps(dataclasses.asdict(recipe)))
         differences = list(_differences(before, run))
         if differences:
             raise ValueError(
@@ -133,17 +137,24 @@ def read_log(path):
     """Returns the lines of a training log as dicts of text; none if there is no log.
 
     Raises:
-        ValueError: a line is cut.
+        ValueError: a line is cut, or is not of a training log.
     """
     path = local("path", path)
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
     for i, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+        if None in row or None in row.values() or not all(_is_number(row.get(column)) for column in COLUMNS):
             raise ValueError(f"Line {i} of {path} is not whole; put a copy of the file there, or remove the line.")
     return rows
+
+
+def _is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except (TypeError, ValueError):
+        return False
 
 
 def plot(logs, path, title, measured="test"):
@@ -179,10 +190,11 @@ def read_run(folder):
     """
     path = local("folder", folder) / RUN
     try:
-        run = json.loads(path.read_text())
-        if not {"config", "data", "recipe", "seed"} <= set(run):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        said = run["config"], run["data"], run["data"]["preprocessing"], run["recipe"]
+        if not all(isinstance(part, dict) for part in said) or not {"model", "labels", "seed"} <= set(run):
             raise ValueError("it does not say what ran")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(
             f"{path} is not what a training run writes; put a copy of it there, or remove the folder: {error}"
         ) from error
@@ -226,9 +238,9 @@ def load_run(folder, input_shape=None):
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
     run = read_run(folder)
     layers = files.read(folder / FINAL)
-    preprocessing = Preprocessing(**run["data"]["preprocessing"])
+    preprocessing = from_values(Preprocessing, run["data"]["preprocessing"], folder / RUN)
     shape = files.completed(input_shape or preprocessing.input_shape, layers)
-    config, name = NetworkConfig(**run["config"]), run["model"].lower()
+    config, name = from_values(NetworkConfig, run["config"], folder / RUN), run["model"].lower()
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
     files.assign(model, layers, folder / FINAL)
     model.preprocessing, model.labels = preprocessing, tuple(run["labels"])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import h5py
 
 from keras_preact._support import atomic
+from keras_preact._support.checks import from_values
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.files import reading, seal
@@ -58,8 +59,8 @@ def about(path):
             if ABOUT not in h5:
                 return None
             told = json.loads(h5[ABOUT].asstr()[()])
-    labels = told["labels"]
+            config, preprocessing, labels = (told[key] for key in ("config", "preprocessing", "labels"))
     return About(
-        NetworkConfig(**told["config"]), told["preprocessing"] and Preprocessing(**told["preprocessing"]),
+        from_values(NetworkConfig, config, path), preprocessing and from_values(Preprocessing, preprocessing, path),
         tuple(labels) if isinstance(labels, list) else labels,
     )

@@ -33,6 +33,10 @@ class NotOurs(HubError):
     """A repository that does not have our metadata."""
 
 
+class Damaged(HubError):
+    """A file that is not what was published, also when it is downloaded again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """A repository at one commit.
@@ -182,7 +186,7 @@ def _checked(repository, commit, file, cache, check):
         return check(path)
     except ValueError as error:
         _forget(path)
-        raise HubError(
+        raise Damaged(
             repository, commit, file, f"it was downloaded twice and is not what was published: {error}",
             "Try again later; if that stays so, a proxy changes the files, or its owner must publish it again.",
         ) from error

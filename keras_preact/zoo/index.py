@@ -88,7 +88,7 @@ def folder():
 @cache
 def entries():
     """Returns every published `Weight`."""
-    rows = json.loads((folder() / "index.json").read_text())
+    rows = json.loads((folder() / "index.json").read_text(encoding="utf-8"))
     return tuple(Weight(**row | {"preprocessing": Preprocessing(**row["preprocessing"])}) for row in rows)
 
 
@@ -154,7 +154,7 @@ class Upstream:
 @cache
 def upstream():
     """Returns every `Upstream`."""
-    with open(folder() / "upstream.csv", newline="") as file:
+    with open(folder() / "upstream.csv", newline="", encoding="utf-8") as file:
         return tuple(Upstream.of_row(**row) for row in csv.DictReader(file))
 
 
@@ -195,7 +195,7 @@ def error(weight):
 
 def published(architecture, dataset):
     """Returns the rows of published.csv, what others published for an architecture, in any case, and a data set."""
-    with open(folder() / "published.csv", newline="") as file:
+    with open(folder() / "published.csv", newline="", encoding="utf-8") as file:
         return [
             row for row in csv.DictReader(file)
             if (row["network"].lower(), row["dataset"]) == (architecture.lower(), dataset.removesuffix("2012"))

@@ -53,7 +53,8 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
 
     Raises:
         ValueError: no finished run, a model that is not what `metadata` says, or a `folder` that exists.
-        OSError: the Hub does not take it, or what it gives back is not what was sent.
+        OSError: the Hub does not take it, another commit was made meanwhile, what is there cannot be looked at or is of
+            a newer keras_preact, or what the Hub gives back is not what was sent.
     """
     name, at = hub.parse(repository)
     if at:
@@ -74,10 +75,10 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
     network, golden = _checked(source, metadata)
     with tempfile.TemporaryDirectory() as scratch:
         cache, new = Path(scratch, "cache"), Path(scratch, "new")
-        before = None if dry_run else _prepared(name, revision, private, cache)
+        head, before = (None, None) if dry_run else _prepared(name, revision, private, cache)
         metadata = _write(new, network, golden, metadata, run, name, before)
         files = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
-        commit = None if dry_run else _commit(new, metadata, name, revision, before)
+        commit = None if dry_run else _commit(new, metadata, name, revision, head, before)
         text = (new / CARD).read_text(encoding="utf-8")
         if commit:
             _verify(name, commit, metadata, cache)
@@ -128,7 +129,10 @@ def _network(metadata):
 
 
 def _prepared(name, branch, private, cache):
-    """Makes the repository and the branch, and returns the `hub.Snapshot` that it holds, None if it is not of ours."""
+    """Makes the repository and the branch, and returns its commit and the `hub.Snapshot` of it.
+
+    Of a repository that is not of ours, or is damaged, the snapshot is None.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -139,21 +143,22 @@ def _prepared(name, branch, private, cache):
             raise hub.HubError(name, branch, None, "the repository exists and is public", remedy)
         if branch != "main":
             api.create_branch(name, branch=branch, exist_ok=True)
+    _, head = hub.resolve(f"{name}@{branch}", cache)
     try:
-        snapshot = hub.snapshot(f"{name}@{branch}", cache)
+        snapshot = hub.snapshot(f"{name}@{head}", cache)
         snapshot.file(GOLDEN)
-        return snapshot
-    except (hub.HubError, KeyError):
-        return None
+    except (hub.NotOurs, hub.Damaged, KeyError):
+        snapshot = None
+    return head, snapshot
 
 
 def _write(folder, network, golden, metadata, run, name, before):
     """Writes every file of the repository into `folder`, each of them the same whenever it is written again."""
     network.save(folder, zipped=False)
     shutil.rmtree(folder / "assets", ignore_errors=True)  # of layers with vocabularies; ours have none
-    keras_metadata = json.loads((folder / "metadata.json").read_text())
+    keras_metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     del keras_metadata["date_saved"]
-    (folder / "metadata.json").write_text(json.dumps(keras_metadata))
+    (folder / "metadata.json").write_text(json.dumps(keras_metadata), encoding="utf-8")
     np.savez(folder / GOLDEN, **_published_golden(before, golden) or golden)
     for part in (runs.LOG, runs.CURVE):
         if run and (run / part).exists():
@@ -183,7 +188,8 @@ def _agree(outputs, golden):
     return outputs.shape == golden.shape and np.allclose(outputs, golden, rtol=1e-3, atol=1e-5)
 
 
-def _commit(folder, metadata, name, branch, before):
+def _commit(folder, metadata, name, branch, head, before):
+    """Makes the commit on top of `head`; the Hub refuses it where another one has come first."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     files = [path.name for path in sorted(folder.iterdir())]
@@ -193,7 +199,7 @@ def _commit(folder, metadata, name, branch, before):
     with hub.explained(name, branch):
         return HfApi().create_commit(
             name, operations, commit_message=f"{metadata.architecture} on {metadata.dataset}", revision=branch,
-            parent_commit=before.commit if before else None,
+            parent_commit=head,
         ).oid
 
 

@@ -31,7 +31,7 @@ def kept(url):
     """Returns the path of the weights that were made of a file, once their sha256 is the recorded one, or None."""
     path = _entry(url) / WEIGHTS
     try:
-        recorded = json.loads(path.with_name(ENTRY).read_text())["sha256"]
+        recorded = json.loads(path.with_name(ENTRY).read_text(encoding="utf-8"))["sha256"]
         return path if hub.digest(path) == recorded else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -63,7 +63,7 @@ def converted(url, published, convert):
             file = _placed(url, published, folder) or _fetched(url, published, folder)
             convert(file, new / WEIGHTS)
             told = {"url": url, "hash": published, "sha256": hub.digest(new / WEIGHTS)}
-            (new / ENTRY).write_text(json.dumps(told, indent=2))
+            (new / ENTRY).write_text(json.dumps(told, indent=2), encoding="utf-8")
             _publish(new, entry, url)
         path = entry / WEIGHTS
     return path

@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 import h5py
 import numpy as np
 
-from keras_preact.networks.files import array, read
+from keras_preact.networks.files import DAMAGE, array, read
 
 WRAPPERS = ("state_dict", "net", "model")  # keys under which training scripts save a state dict
 PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compile
@@ -95,7 +95,7 @@ def h5(path):
             for layer in _names(root, "layer_names"):
                 for name in _names(root[layer], "weight_names"):
                     arrays[layer, name.removesuffix(":0")] = array(file, root[layer][name])
-    except (OSError, KeyError, RuntimeError) as error:
+    except DAMAGE as error:
         raise _damaged(path, "Keras 1 or 2", error) from error
     return arrays
 
@@ -103,8 +103,8 @@ def h5(path):
 def config(path):
     """Returns what a config.json says."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, "timm configuration", error) from error
 
 
@@ -123,6 +123,15 @@ def _needs(package, path):
         yield
     except ImportError as error:
         raise ImportError(f"To read {path}, install {package}: pip install {package}") from error
+
+
+@contextmanager
+def understanding(path, kind):
+    """Turns what is raised over values that a file `path`, of some kind, should not hold into a ValueError."""
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError) as error:
+        raise _damaged(path, kind, error) from error
 
 
 def _damaged(path, kind, error):

@@ -28,14 +28,20 @@ HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate"}
 
 def load(weights, name):
     """Returns the `Upstream` of a repository's folder, a .safetensors file or a state dict."""
-    config = {}
+    config, path = {}, None
     if isinstance(weights, Mapping):
         tensors = files.state_dict(weights)
     else:
         file = weights / "model.safetensors" if weights.is_dir() else weights
         if (file.parent / "config.json").is_file():
-            config = files.config(file.parent / "config.json")
+            path = file.parent / "config.json"
+            config = files.config(path)
         tensors = files.safetensors(file)
+    with files.understanding(path, "timm configuration"):
+        return _upstream(tensors, config, name)
+
+
+def _upstream(tensors, config, name):
     named = re.match(r"resnetv2_\w+", name)
     architecture = config.get("architecture") or (named and named[0])
     arguments = {"global_pool": config.get("global_pool", "avg")} | (config.get("model_args") or {})

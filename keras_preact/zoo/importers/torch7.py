@@ -2,8 +2,9 @@
 
 The modules there have no names; the path to one, such as "5.1.2.1", counts each module among its parent's.
 """
+import math
 import struct
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,13 @@ def load(path, name):
     reader = _Reader(path)
     try:
         root = reader.object()
-        modules = list(_walk(root)) if isinstance(root, Module) else []
+        # No more than there are: a module with many parents would be met time and again.
+        modules = list(islice(_walk(root), len(reader.objects))) if isinstance(root, Module) else []
     except RecursionError as error:
         raise reader.damaged() from error
     convs = [module.fields for _, module in modules if module.kind == CONV]
     epsilons = [module.fields.get("eps") for _, module in modules if module.kind == BN]
-    if len(convs) < 2 or not epsilons:
+    if len(convs) < 2 or not epsilons or not isinstance(epsilons[0], (int, float)):
         raise ValueError(f"{path} does not hold a network of fb.resnet.torch.")
     stages = [child for child in _children(root) if child.kind == "Sequential"]
     large, bottleneck = convs[0].get("kW") == 7, convs[1].get("kW") == 1
@@ -134,8 +136,8 @@ def _text(module):
         return module.kind
 
     def both(name):
-        values = {fields.get(f"{name}W", 0), fields.get(f"{name}H", 0)}
-        return values.pop() if len(values) == 1 else values
+        width, height = fields.get(f"{name}W", 0), fields.get(f"{name}H", 0)
+        return width if width == height else f"{width} by {height}"
 
     kernel, stride, padding = map(both, ("k", "d", "pad"))
     return f"{module.kind} {kernel}x{kernel}, stride {stride}, padding {padding}"
@@ -203,7 +205,8 @@ class _Reader:
         if storage is None or 0 in shape or not shape:
             return np.empty(0)
         last = start + sum((n - 1) * stride for n, stride in zip(shape, strides))
-        if not isinstance(storage, np.ndarray) or min(shape + strides + (start,)) < 0 or not 0 < last <= storage.size:
+        inside = isinstance(storage, np.ndarray) and min(shape + strides) >= 0 and 0 < start <= last <= storage.size
+        if not inside or math.prod(shape) > storage.size:
             raise self.damaged()
         strides = [stride * storage.itemsize for stride in strides]
         return np.lib.stride_tricks.as_strided(storage[start - 1:], shape, strides)
