@@ -162,6 +162,14 @@ def test_pth_files_of_every_age(tmp_path):
         np.testing.assert_array_equal(tensors["output.weight"], [[0, 1, 2], [3, 4, 5]])
 
 
+def test_pth_files_of_parameters_and_of_half_precision(tmp_path):
+    halves = torch.arange(6.0).reshape(2, 3) / 4
+    state = {"a": torch.nn.Parameter(halves), "b": halves.to(torch.bfloat16), "c": halves.half()}
+    torch.save(state, tmp_path / "a.pth")
+    for tensor in importers.files.torch(tmp_path / "a.pth").values():
+        np.testing.assert_array_equal(tensor, [[0, 0.25, 0.5], [0.75, 1, 1.25]])
+
+
 def test_a_pth_file_of_something_else(tmp_path):
     torch.save([1, 2], tmp_path / "preresnet18.pth")
     refused("pytorchcv", tmp_path / "preresnet18.pth", "A state dict", "Received: list")

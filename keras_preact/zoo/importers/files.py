@@ -19,7 +19,7 @@ def safetensors(path):
         from safetensors.numpy import load_file
     try:
         return state_dict(load_file(path))
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise _damaged(path, "safetensors", error) from error
 
 
@@ -34,9 +34,10 @@ def torch(path):
             f"{path} is refused: it holds Python objects, which run code when they are read, or is damaged. "
             "Give a file of a state dict, torch.save(model.state_dict(), file)."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # of a damaged file torch raises what its code happens to meet
         raise _damaged(path, "Torch", error) from error
-    return state_dict(state)
+    with understanding(path, "Torch"):
+        return state_dict(state)
 
 
 def state_dict(state):
@@ -52,7 +53,15 @@ def state_dict(state):
             "A state dict, of names and tensors alone, is expected, as model.state_dict() returns it. Received: "
             + ", ".join(f"{type(value).__name__} {name}".strip() for name, value in list(others.items())[:5])
         )
-    return {_unprefixed(name): np.asarray(tensor) for name, tensor in state.items()}
+    return {_unprefixed(name): _numbers(tensor) for name, tensor in state.items()}
+
+
+def _numbers(tensor):
+    """Returns an array; NumPy takes no tensors of Torch that have gradients or are bfloat16."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach()
+        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    return np.asarray(tensor)
 
 
 def _unprefixed(name):
@@ -130,7 +139,7 @@ def understanding(path, kind):
     """Turns what is raised over values that a file `path`, of some kind, should not hold into a ValueError."""
     try:
         yield
-    except (TypeError, AttributeError, LookupError) as error:
+    except (TypeError, AttributeError, LookupError, RuntimeError) as error:
         raise _damaged(path, kind, error) from error
 
 
