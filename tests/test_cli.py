@@ -39,6 +39,13 @@ def test_classify_prints_a_line_for_each_image_and_nothing_else():
     assert right >= 10
 
 
+def test_a_folder_of_images_is_read_without_its_pipes(tmp_path, capsys):
+    (tmp_path / "frog.png").symlink_to(IMAGES / "frog_0004.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert cli.main(["classify", "--top", "1", str(tmp_path)]) == 0
+    assert re.fullmatch(r".*frog\.png\s+frog [\d.]+%\n", capsys.readouterr().out)
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_classified(tmp_path, capsys):
     broken, missing = tmp_path / "broken.png", tmp_path / "missing.png"
     broken.write_bytes((IMAGES / "cat_0000.png").read_bytes()[:500])

@@ -1,6 +1,7 @@
 """Data from arrays, .npz files, folders and TensorFlow Datasets, and its augmentation."""
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -122,13 +123,27 @@ def test_a_folder_keeps_every_fifth_image_for_testing(tmp_path):
         assert ((x[:, 4, 4, 0] > 100) == (y == 1)).all()
 
 
-@pytest.mark.parametrize("held", ["test", "val"])
-def test_a_folder_with_a_split_keeps_it(tmp_path, held):
-    for i, part in enumerate(("train", "train", held)):
+@pytest.mark.parametrize("train, held", [
+    ("train", "test"), ("train", "val"), ("Training", "Valid"), ("TRAIN", "validation"),
+])
+def test_a_folder_with_a_split_keeps_it(tmp_path, train, held):
+    for i, part in enumerate((train, train, held)):
         for label in ("a", "b"):
             photo(tmp_path / part / label / f"{i}.png", (9, 9, 9))
     data = datasets.load(tmp_path, (8, 8))
     assert (len(data.x_train), len(data.x_test)) == (4, 2)
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("nowhere"),
+], ids=["folder", "pipe", "broken link"])
+def test_class_folders_with_other_things_than_files_are_refused(tmp_path, make):
+    for label in ("a", "b"):
+        for i in range(5):
+            photo(tmp_path / label / f"{i}.png", (9, 9, 9))
+    make(tmp_path / "b" / "x.png")
+    with pytest.raises(ValueError, match=r"hold image files alone; .*b/x.png is a folder, a pipe or a broken"):
+        datasets.load(tmp_path, (8, 8))
 
 
 def test_unreadable_images_are_counted_and_named(tmp_path):

@@ -609,6 +609,37 @@ def test_a_push_over_that_of_somebody_else_is_refused(published, run, server, mo
     assert "note.txt" in stored.head()
 
 
+def test_a_push_to_a_repository_that_is_not_ours_has_the_same_guard(run, server, monkeypatch):
+    name, write = f"owner/foreign-{next(numbers)}", publishing._write
+    huggingface_hub.HfApi().create_repo(name)
+    stored = server.repositories[name]
+
+    def meanwhile(*arguments):
+        stored.put({"note.txt": b"of somebody else"})
+        return write(*arguments)
+
+    monkeypatch.setattr(publishing, "_write", meanwhile)
+    with pytest.raises(hub.HubError) as error:
+        kp.push_to_hub(run, name)
+    one_line(error, "somebody else changed the branch meanwhile (412)")
+
+
+def test_a_push_over_a_newer_format_is_refused(published, run, server):
+    stored = server.repositories[published]
+    newer = stored.put({hub.METADATA: json.dumps({"format": 99}).encode()})
+    with pytest.raises(hub.HubError) as error:
+        kp.push_to_hub(run, published)
+    one_line(error, "it is of format 99", "Upgrade")
+    assert stored.branches == {"main": newer}
+
+
+def test_a_look_up_that_fails_permits_no_push(published, run, server):
+    before = dict(server.repositories[published].branches)
+    with server.fault("403", rf"/resolve/.*{hub.METADATA}", "HEAD"), pytest.raises(hub.HubError):
+        kp.push_to_hub(run, published)
+    assert server.repositories[published].branches == before
+
+
 def test_golden_outputs_that_another_machine_rounds_otherwise_are_kept(run, server, monkeypatch):
     name, outputs = f"owner/golden-{next(numbers)}", publishing._outputs
     first = kp.push_to_hub(run, name)

@@ -1,10 +1,30 @@
 """Writing whole or not at all, and drawing without pyplot."""
+import os
 import sys
 
 import pytest
 
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
+
+
+def test_what_was_there_stays_where_publishing_fails(tmp_path, monkeypatch):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "old").touch()
+    with atomic.staged(tmp_path) as staged:
+        (staged / "target").mkdir()
+        renames, rename = [], os.rename
+
+        def second_fails(*paths):
+            renames.append(paths)
+            if len(renames) == 2:
+                raise OSError("the disk went away")
+            rename(*paths)
+
+        monkeypatch.setattr(os, "rename", second_fails)
+        with pytest.raises(OSError, match="the disk went away"):
+            atomic.publish(staged / "target", tmp_path / "target", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
 
 
 def test_a_file_is_whole_before_it_is_at_its_place(tmp_path):

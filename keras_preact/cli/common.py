@@ -131,7 +131,10 @@ def image_files(path: str) -> list[Path]:
         return [folder]
     from PIL import Image
 
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in Image.registered_extensions())
+    # No pipes, from which nothing may ever come.
+    files = sorted(
+        file for file in folder.iterdir() if file.suffix.lower() in Image.registered_extensions() and file.is_file()
+    )
     if not files:
         raise ValueError(f"There is no image file in the folder {path}")
     return files

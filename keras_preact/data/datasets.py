@@ -9,6 +9,7 @@ import importlib.util
 import os
 import zipfile
 import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,6 +30,8 @@ from keras_preact.data.streams import (
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CLASS_NAMES = "class_names"
+# Names of the folders of a split, in lower case.
+SPLITS = ("train", "training"), ("test", "val", "valid", "validation")
 HOLDOUT = 5000
 
 
@@ -328,17 +331,19 @@ def _test_splits(name):
 
 
 def from_folder(path):
-    """Returns the `Stream` of a folder of class folders of images, or of such folders named train and test (or val).
+    """Returns the `Stream` of a folder of class folders of images, or of such folders for training and testing.
 
-    Without the split every fifth image of a class, by name, is a test image.
+    Those are named train or training, and test, val, valid or validation, the first of them that is there, in any case.
+    Without them every fifth image of a class, by name, is a test image.
 
     Raises:
-        ValueError: no class folders, or an empty one.
+        ValueError: no class folders, or one that is empty or has other things than files.
     """
     path = local("data", path)
-    test = next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
-    split = test is not None and (path / "train").is_dir()
-    roots = {"train": path / "train", "test": test} if split else {"train": path, "test": path}
+    folders = {entry.name.lower(): path / entry.name for entry in os.scandir(path) if entry.is_dir()}
+    train, test = (next((folders[name] for name in names if name in folders), None) for names in SPLITS)
+    split = train and test
+    roots = {"train": train, "test": test} if split else {"train": path, "test": path}
     labels = _classes(roots["train"])
     if _classes(roots["test"]) != labels:
         raise ValueError(f"{roots['train']} and {roots['test']} must have folders for the same classes.")
@@ -346,7 +351,7 @@ def from_folder(path):
     for part, root in roots.items():
         files = []
         for label, name in enumerate(labels):
-            of_class = sorted(file for file in (root / name).iterdir() if not file.name.startswith("."))
+            of_class = _files(root / name)
             if not split:
                 of_class = [file for i, file in enumerate(of_class) if (i % 5 == 4) == (part == "test")]
             if not of_class:
@@ -354,8 +359,19 @@ def from_folder(path):
             files += [(file, label) for file in of_class]
         parts[part] = Files(*zip(*files))
     name = path.resolve().name  # that of "." is empty
-    note = f"Every fifth image of each class, by name, is a test image: {name} has no folders train and test (or val)."
+    note = f"Every fifth image of each class, by name, is a test image: {name} has no folders train and test."
     return Stream(name, **parts, labels=labels, notes=() if split else (note,))
+
+
+def _files(folder):
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    others = [entry.path for entry in entries if not entry.is_file()]
+    if others:
+        raise ValueError(
+            f"A class folder must hold image files alone; {others[0]} is a folder, a pipe or a broken link"
+            + (f", and {len(others) - 1} more are." if len(others) > 1 else ".") + " Move it elsewhere."
+        )
+    return sorted(Path(entry.path) for entry in entries)
 
 
 def _classes(path):
