@@ -124,6 +124,9 @@ PUBLISHED = {
     "cifar_best": (
         (128, 0.2, "cosine", (0.5, 0.75), 0.9, True, 5e-4, "kernels"), (200, 780, None, "pad_crop", 4, 0, 0, None)
     ),
+    "cifar_fast": (
+        (128, 0.02, "cosine", (0.5, 0.75), 0.9, True, 0.1, "kernels"), (40, 400, None, "pad_crop", 4, 0, 0, None)
+    ),
 }
 
 
@@ -138,7 +141,8 @@ def test_every_recipe_has_its_published_numbers(name):
          recipe.lighting, recipe.size),
     )
     assert found == PUBLISHED[name]
-    assert (recipe.cutout, recipe.mixup, recipe.label_smoothing) == (0, 0, 0.1 if name == "cifar_best" else 0)
+    assert (recipe.cutout, recipe.mixup, recipe.label_smoothing) == (0, 0, 0.1 if name in ("cifar_best", "cifar_fast") else 0)
+    assert recipe.optimizer == ("muon" if name == "cifar_fast" else "sgd")
 
 
 def test_warm_up_scales_with_the_epochs():

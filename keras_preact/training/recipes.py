@@ -183,6 +183,11 @@ RECIPES = {recipe.name: recipe for recipe in (
         "(examples/choose_recipe.py, PreActResNet20, 15 epochs, one seed: label smoothing 11.62 %, cutout 11.92 %, "
         "neither 12.12 %)",
     ),
+    Recipe(
+        "cifar_fast", "ours: Muon, for half as many epochs as cifar_short (PreActResNet20 after 15 epochs, one seed, on 5,000 "
+        "held-out images: 9.80 %, by cifar_short 11.84 %)", epochs=40, learning_rate=0.02, schedule="cosine",
+        warmup_steps=400, optimizer="muon", nesterov=True, weight_decay=0.1, decay="kernels", label_smoothing=0.1,
+    ),
     _IMAGENET,
     dataclasses.replace(
         _IMAGENET, name="imagenet_torch", source="Facebook's Torch code (Table 5, \"scale+asp ratio\")", nesterov=True,
