@@ -184,8 +184,8 @@ RECIPES = {recipe.name: recipe for recipe in (
         "neither 12.12 %)",
     ),
     Recipe(
-        "cifar_fast", "ours: Muon, for half as many epochs as cifar_short (PreActResNet20 after 15 epochs, one seed, on 5,000 "
-        "held-out images: 9.80 %, by cifar_short 11.84 %)", epochs=40, learning_rate=0.02, schedule="cosine",
+        "cifar_fast", "ours: Muon, for half as many epochs as cifar_short (PreActResNet20 after 15 epochs, one seed, "
+        "on 5,000 held-out images: 9.80 %, by cifar_short 11.84 %)", epochs=40, learning_rate=0.02, schedule="cosine",
         warmup_steps=400, optimizer="muon", nesterov=True, weight_decay=0.1, decay="kernels", label_smoothing=0.1,
     ),
     _IMAGENET,
