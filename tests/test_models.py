@@ -1,4 +1,5 @@
 """The builders: their arguments, and what loading weights into them does."""
+import dataclasses
 import inspect
 import shutil
 
@@ -6,6 +7,7 @@ import h5py
 import helpers
 import keras
 import numpy as np
+import peers
 import pytest
 
 import keras_preact as kp
@@ -115,11 +117,43 @@ def test_weights_of_a_model_that_was_trained_load_without_its_optimizer(source, 
 @pytest.mark.parametrize("builder, pattern", [
     (kp.PreActResNet32, r"stage1_unit4_bn1: not in the file"),
     (kp.ResNet20, r"stage1_unit1_bn1: not in the file"),
-    (lambda weights: kp.PreActResNet20(weights=weights, input_shape=(32, 32, 1)), "images of 3 channels.*32, 32, 1"),
 ])
 def test_a_file_of_another_network_is_refused(builder, pattern, file):
     with pytest.raises(ValueError, match=pattern):
         builder(weights=file)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_weights_for_another_number_of_channels_are_those_of_timm(channels, source, file):
+    torch, timm = pytest.importorskip("torch"), peers.timm()
+
+    with pytest.warns(UserWarning, match=rf"trained on images of 3 channels, .* adapted to {channels}"):
+        model = kp.PreActResNet20(weights=file, input_shape=(32, 32, channels))
+    before, after = (network.get_layer("stem_conv").get_weights()[0] for network in (source, model))
+    theirs = timm.models.adapt_input_conv(channels, torch.from_numpy(before.transpose(3, 2, 0, 1)))
+    np.testing.assert_allclose(after.transpose(3, 2, 0, 1), theirs, rtol=1e-6)
+    assert model.preprocessing is None and model.labels is None
+
+
+def test_preprocessing_follows_the_input():
+    model = kp.PreActResNet20(weights="cifar10", input_shape=(64, 48, 3))
+    known = kp.PreActResNet20(weights="cifar10").preprocessing
+    assert model.preprocessing == dataclasses.replace(known, size=(64, 48))
+    assert kp.PreActResNet20(weights="cifar10", input_shape=(None, None, 3)).preprocessing == known
+    with pytest.warns(UserWarning, match="adapted to 1"):
+        grey = kp.PreActResNet20(weights="cifar10", input_shape=(40, 40, 1))
+    assert grey.preprocessing.size == (40, 40) and grey.preprocessing.mean == pytest.approx([1.4201 / 3])
+    with pytest.warns(UserWarning, match="adapted to 4"):
+        four = kp.PreActResNet20(weights="cifar10", input_shape=(32, 32, 4))
+    assert four.preprocessing.std == (0.247, 0.2435, 0.2616, 0.247)
+
+
+def test_weights_load_behind_layers_of_the_users_own(source, file):
+    inputs = keras.Input((32, 32, 3))
+    doubled = keras.layers.Conv2D(3, 1, name="own", use_bias=False)(inputs)
+    model = kp.PreActResNet20(weights=file, input_tensor=doubled)
+    model.get_layer("own").set_weights([2 * np.eye(3, dtype="float32")[None, None]])
+    np.testing.assert_allclose(model(IMAGES), source(2 * IMAGES), rtol=1e-4, atol=1e-5)
 
 
 def test_a_refused_file_leaves_the_network_as_it_was(source, file):

@@ -114,6 +114,22 @@ class Preprocessing:
         """Of one image, in the image data format that Keras is set to."""
         return image_shape(*self.size, len(self.mean))
 
+    def of_input(self, shape):
+        """Returns the same for images of `shape`, in the image data format that Keras is set to.
+
+        A height or width of None stays what it is. One channel has the mean of all values; more channels have those of
+        the first ones again.
+        """
+        # The places of height, width and channels in a shape.
+        height, width, channels = (image_shape(0, 1, 2).index(i) for i in range(3))
+        size = tuple(shape[axis] or side for axis, side in zip((height, width), self.size))
+        count = shape[channels]
+
+        def repeated(values):
+            return (sum(values) / len(values),) if count == 1 else tuple(values[i % len(values)] for i in range(count))
+
+        return dataclasses.replace(self, size=size, mean=repeated(self.mean), std=repeated(self.std))
+
 
 def normalize(x, preprocessing, data_format=None):
     """Returns (x / 255 - mean) / std as float32, without changing `x`.

@@ -104,7 +104,9 @@ def ResNet(
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     with deep_enough(config):
-        return keras.Model(inputs, x, name=name)
+        model = keras.Model(inputs, x, name=name)
+    model.preprocessing = model.labels = None  # which trained weights know
+    return model
 
 
 def check_top(include_top, pooling, classes):

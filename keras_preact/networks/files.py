@@ -116,6 +116,29 @@ def channels(layers):
     return kernel.shape[2] if np.ndim(kernel) == 4 else None
 
 
+def adapted(layers, count):
+    """Returns the weights for images of so many channels, as timm adapts them; their values may become others.
+
+    The channels of the first kernel are summed for one channel. Else they are repeated in turn and scaled, so that
+    images whose channels are alike give what they gave before.
+
+    Raises:
+        ValueError: a network that normalizes its input by statistics of its channels.
+    """
+    if "input_bn" in layers:
+        raise ValueError(
+            f"These weights normalize images of {channels(layers)} channels by their own statistics; give such images, "
+            f"or take weights=None. Received: images of {count} channels"
+        )
+    kernel, *others = layers["stem_conv"]
+    trained = kernel.shape[2]
+    if count == 1:
+        kernel = kernel.sum(2, keepdims=True)
+    else:
+        kernel = kernel[:, :, np.arange(count) % trained] * np.float32(trained / count)
+    return layers | {"stem_conv": [kernel, *others]}
+
+
 def completed(shape, layers):
     """Returns `shape`, of an image or None, with the channels that the weights were trained on where it has None."""
     axis = 2 if channel_axis() == -1 else 0

@@ -243,5 +243,5 @@ def load_run(folder, input_shape=None):
     config, name = from_values(NetworkConfig, run["config"], folder / RUN), run["model"].lower()
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
     files.assign(model, layers, folder / FINAL)
-    model.preprocessing, model.labels = preprocessing, tuple(run["labels"])
+    model.preprocessing, model.labels = preprocessing.of_input(shape), tuple(run["labels"])
     return model, run

@@ -2,11 +2,12 @@
 import os
 import warnings
 
+import keras
+
 from keras_preact.data.preprocessing import LABELS
 from keras_preact.networks import costs, files
 from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.building import ResNet, check_top
-from keras_preact.networks.units import channel_axis
 from keras_preact.zoo.metadata import Metadata
 from keras_preact.zoo.resolving import Found, of_repository, resolve
 
@@ -22,7 +23,7 @@ _DOCSTRING = """Builds {name}: {what}.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
             "channels_first"; height and width may be None and are at least {stride}, and with weights channels None
-            are theirs. Default: {size}x{size}x3, or the size that converted weights tell, and any height and width
+            are theirs; for another number the first kernel is adapted, with a warning. Default: {size}x{size}x3, or the size that converted weights tell, and any height and width
             where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
@@ -33,7 +34,8 @@ _DOCSTRING = """Builds {name}: {what}.
 
     Returns:
         A functional `keras.Model` of built-in layers. With weights by tag or from the Hub it has the attributes
-        `preprocessing`, what `preprocess_input` takes, and `labels`, what `decode_predictions` takes.
+        `preprocessing`, what `preprocess_input` takes, of the size of the input, and `labels`, what
+        `decode_predictions` takes; they are None where they are not known.
 
     Raises:
         ValueError: arguments that contradict each other, a size that the strides do not allow, weights that do not
@@ -92,16 +94,24 @@ def _build(architecture, weights, config, classes, **arguments):
     if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
         arguments["input_shape"] = known.preprocessing.input_shape
     arguments["input_shape"] = files.completed(arguments["input_shape"], layers)
-    _check_channels(layers, architecture, arguments["input_tensor"], arguments["input_shape"])
     trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
     if top and classes is None:
         classes = trained
     new_head = top and (trained is None or classes != trained)
     _check_size(found.config or config, trained, layers, found.address)
     model = ResNet(found.config or config, classes=classes, **arguments)
-    files.assign(model, layers, repr(os.fspath(found.address)), keep_head=new_head)
+    channels, wanted = files.channels(layers), model.get_layer("stem_conv").kernel.shape[2]
+    if channels and channels != wanted:
+        layers = files.adapted(layers, wanted)
+        warnings.warn(
+            f"{architecture}: the weights were trained on images of {channels} channels, and the first kernel was "
+            f"adapted to {wanted}: its channels are summed for one, and else repeated and scaled. Train it before use.",
+            stacklevel=3,
+        )
+    own = model if arguments["input_tensor"] is None else keras.Model(arguments["input_tensor"], model.outputs)
+    files.assign(own, layers, repr(os.fspath(found.address)), keep_head=new_head)
     if known:
-        model.preprocessing = known.preprocessing
+        model.preprocessing = known.preprocessing and known.preprocessing.of_input(own.input_shape[1:])
         model.labels = None if new_head else LABELS.get(known.labels, known.labels)
     if new_head:
         had = f"{trained} classes" if trained else "no such layer"
@@ -122,18 +132,6 @@ def _check_size(config, classes, layers, address):
         raise ValueError(
             f"{address} holds {found} values, and the network that it is to be has {wanted} parameters; nothing was "
             "built. Give the weights of that network."
-        )
-
-
-def _check_channels(layers, architecture, input_tensor, input_shape):
-    shape = input_shape if input_tensor is None else input_tensor.shape[1:]
-    trained = files.channels(layers)
-    if shape is None or len(shape) != 3 or trained is None:
-        return
-    if trained != shape[-1 if channel_axis() == -1 else 0]:
-        raise ValueError(
-            f"These weights of {architecture} were trained on images of {trained} channels; give such images, or take "
-            f"weights=None. Received: an input of shape {tuple(shape)}"
         )
 
 
