@@ -59,6 +59,7 @@ from .zoo.builders import (
     ResNet542 as ResNet542,
     ResNet1001 as ResNet1001,
     ResNet1202 as ResNet1202,
+    create_model as create_model,
     from_hub as from_hub,
 )
 from .zoo.catalogue import (

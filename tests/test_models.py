@@ -135,6 +135,19 @@ def test_weights_for_another_number_of_channels_are_those_of_timm(channels, sour
     assert model.preprocessing is None and model.labels is None
 
 
+def test_a_network_by_its_name_as_text():
+    with pytest.warns(UserWarning, match="initialised at random, for 5 classes"):
+        model = kp.create_model("PREActresnet20.cifar10", classes=5)
+    expected = kp.PreActResNet20(weights="cifar10").get_layer("stem_conv").get_weights()[0]
+    np.testing.assert_array_equal(model.get_layer("stem_conv").get_weights()[0], expected)
+    assert model.name == "preactresnet20" and model.output_shape == (None, 5)
+    assert kp.create_model("ResNet20", include_top=False).output_shape == (None, None, None, 64)
+    with pytest.raises(ValueError, match="Received: 'preactresnet21'; did you mean 'PreActResNet"):
+        kp.create_model("preactresnet21.cifar10")
+    with pytest.raises(ValueError, match="behind the dot or as `weights`. Received: 'preactresnet20.cifar10' and None"):
+        kp.create_model("preactresnet20.cifar10", weights=None)
+
+
 def test_preprocessing_follows_the_input():
     model = kp.PreActResNet20(weights="cifar10", input_shape=(64, 48, 3))
     known = kp.PreActResNet20(weights="cifar10").preprocessing

@@ -4,6 +4,7 @@ import warnings
 
 import keras
 
+from keras_preact._support.checks import check_choice
 from keras_preact.data.preprocessing import LABELS
 from keras_preact.networks import costs, files
 from keras_preact.networks.architectures import CONFIGS, builder_name
@@ -23,8 +24,8 @@ _DOCSTRING = """Builds {name}: {what}.
         input_tensor: a Keras tensor to start from; default a new `keras.Input`.
         input_shape: (height, width, channels), or (channels, height, width) if the image data format is
             "channels_first"; height and width may be None and are at least {stride}, and with weights channels None
-            are theirs; for another number the first kernel is adapted, with a warning. Default: {size}x{size}x3, or the size that converted weights tell, and any height and width
-            where `include_top` is False.
+            are theirs; for another number the first kernel is adapted, with a warning. Default: {size}x{size}x3, or
+            the size that converted weights tell, and any height and width where `include_top` is False.
         pooling: without the top, None for the last feature map of shape (batch, height, width, channels), "avg" or
             "max" for features of shape (batch, channels).
         classes: outputs of the dense layer; default those of the weights, or {classes}. With another number than the
@@ -180,6 +181,34 @@ ResNet101 = _builder("ResNet101")
 ResNet152 = _builder("ResNet152")
 ResNet200 = _builder("ResNet200")
 ResNet269 = _builder("ResNet269")
+
+
+def create_model(name: str, **arguments) -> keras.Model:
+    """Builds a network by its name in any case, with the tag of its weights behind a dot, as `timm.create_model` does.
+
+    Args:
+        name: of a builder, such as "preactresnet50", or with a tag, "preactresnet50.imagenet".
+        **arguments: of the builder.
+
+    Returns:
+        What the builder returns.
+
+    Raises:
+        ValueError: no builder of that name, or weights both in `name` and beside it; as the builder.
+        OSError: as the builder.
+
+    Example:
+
+    >>> model = keras_preact.create_model("preactresnet20.cifar10", classes=5)
+    """
+    builder, _, tag = name.partition(".")
+    builder = {known.lower(): known for known in CONFIGS}.get(builder.lower(), builder)
+    check_choice("name", builder, CONFIGS)
+    if tag and "weights" in arguments:
+        raise ValueError(
+            f"Give weights behind the dot or as `weights`. Received: {name!r} and {arguments['weights']!r}"
+        )
+    return globals()[builder](**({"weights": tag} if tag else {}) | arguments)
 
 
 def from_hub(repository, **arguments):
