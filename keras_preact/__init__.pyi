@@ -66,6 +66,7 @@ from .zoo.catalogue import (
     list_models as list_models,
     list_weights as list_weights,
 )
+from .zoo.described import load_model as load_model
 from .zoo.images import (
     decode_predictions as decode_predictions,
     load_image as load_image,

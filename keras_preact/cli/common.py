@@ -49,7 +49,7 @@ def start_backend() -> None:
 
 def of_network(name: str = "model") -> Callable:
     """Adds to a verb what it takes a network by: `name`, an argument or an option, and --weights."""
-    what = "Name of a network, output folder of a training run, or hf://owner/name"
+    what = "Name of a network, .keras file, output folder of a training run, or hf://owner/name"
     if name == "model":
         network = click.argument(name, metavar="NETWORK")
     else:
@@ -92,20 +92,23 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def network(name: str | None, weights: str | None, input_shape: tuple | None = None) -> Any:
-    """Returns the network that a command names: that of a run's folder or of hf://owner/name, or a builder's."""
+    """Returns the network that a command names: that of a run's folder, a file or hf://owner/name, or a builder's."""
     if name is None:
         name, weights = DEFAULT[0], weights or DEFAULT[1]
     import keras
 
     from keras_preact.networks.architectures import named
     from keras_preact.training import runs
-    from keras_preact.zoo import builders, hub
+    from keras_preact.zoo import builders, described, hub
 
     keras.config.set_image_data_format("channels_last")
     run = not hub.is_address(name) and (local("model", name) / runs.RUN).exists()
-    if run or hub.is_address(name):
+    file = name.endswith(".keras")
+    if run or file or hub.is_address(name):
         if weights is not None:
             raise ValueError(f"{name} has weights of its own: leave out --weights. Received: {weights}")
+        if file:
+            return described.load_model(name)
         return runs.load_run(name, input_shape)[0] if run else builders.from_hub(name, input_shape=input_shape)
     named(name)
     if weights is None:
@@ -118,8 +121,9 @@ def trained(name: str | None, weights: str | None) -> Any:
     model = network(name, weights)
     if not (getattr(model, "preprocessing", None) and model.labels):
         raise ValueError(
-            "This file of weights does not say its preprocessing and labels; `--weights` must be a tag, a file that "
-            f"`convert` wrote, or hf://owner/name. Received: {weights}"
+            "The file does not say the preprocessing and labels of the network. Set model.preprocessing and "
+            "model.labels before you save it; `--weights` must be a tag, a file that `convert` wrote, or "
+            f"hf://owner/name. Received: {weights or name}"
         )
     return model
 

@@ -19,7 +19,7 @@ from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras,
 def export(model, weights, format, output, version, calibration, activation, overwrite):
     """Write a network for production, with its preprocessing and labels.
 
-    NETWORK is the name of one, the output folder of a training run, or hf://owner/name.
+    NETWORK is the name of one, a .keras file, the output folder of a training run, or hf://owner/name.
     """
     import numpy as np
 

@@ -75,7 +75,7 @@ def _assignment(text, recipe):
 def evaluate(model, weights, data, views, crop, resize, per_class, confusion, as_json):
     """Measure the test error of a network.
 
-    NETWORK is the name of one, the output folder of a training run, or hf://owner/name.
+    NETWORK is the name of one, a .keras file, the output folder of a training run, or hf://owner/name.
     """
     from keras_preact import evaluate
     from keras_preact.zoo import index

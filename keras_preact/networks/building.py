@@ -3,6 +3,7 @@ import keras
 from keras import layers
 
 from keras_preact._support.checks import is_count
+from keras_preact.networks.carried import carry
 from keras_preact.networks.config import ORDERS, Conv, NetworkConfig, plan
 from keras_preact.networks.graph import deep_enough
 from keras_preact.networks.units import activate, channel_axis, conv, residual_unit
@@ -106,6 +107,7 @@ def ResNet(
     with deep_enough(config):
         model = keras.Model(inputs, x, name=name)
     model.preprocessing = model.labels = None  # which trained weights know
+    carry(model, config)
     return model
 
 

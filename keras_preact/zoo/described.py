@@ -1,13 +1,16 @@
-"""Weights that tell what they are: files of ours with layout, preprocessing and labels beside the arrays."""
+"""Files that tell what they are, ours and Keras's: layout, preprocessing and labels beside the arrays."""
 import dataclasses
 import json
+import os
 from typing import NamedTuple
 
 import h5py
+import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import from_values
 from keras_preact.data.preprocessing import Preprocessing
+from keras_preact.networks import carried
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.files import reading, seal
 
@@ -39,7 +42,7 @@ def write(path, model, config, preprocessing, labels):
 
 
 class About(NamedTuple):
-    """What a file that `write` wrote tells beside its weights; preprocessing and labels may be None."""
+    """What a file tells beside its weights; preprocessing and labels may be None."""
 
     config: NetworkConfig
     preprocessing: Preprocessing | None
@@ -47,20 +50,61 @@ class About(NamedTuple):
 
 
 def about(path):
-    """Returns the `About` of a file that `write` wrote, and None of others.
+    """Returns the `About` of a file that `write` wrote, or of a network of the zoo that was saved; None of others.
 
     Raises:
         ValueError: as `files.read`.
     """
     with reading(path) as path:
         if path.suffix == ".keras":
+            told = carried.read(path)
+        else:
+            with h5py.File(path, "r") as h5:
+                told = json.loads(h5[ABOUT].asstr()[()]) if ABOUT in h5 else {"config": None}
+        if told["config"] is None:
             return None
-        with h5py.File(path, "r") as h5:
-            if ABOUT not in h5:
-                return None
-            told = json.loads(h5[ABOUT].asstr()[()])
-            config, preprocessing, labels = (told[key] for key in ("config", "preprocessing", "labels"))
-    return About(
-        from_values(NetworkConfig, config, path), preprocessing and from_values(Preprocessing, preprocessing, path),
+        known = _known(told, path)
+    return About(from_values(NetworkConfig, told["config"], path), *known)
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Opens a .keras file as `keras.saving.load_model` does, with the `preprocessing` and `labels` that it carries.
+
+    `model.save` writes them into the file of a network of the zoo, and its preprocessing into that of any model that
+    holds such a network or its layers. Set `model.labels` before you save a new head.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The model. What the file does not tell is None.
+
+    Raises:
+        ValueError: no such file, or one that cannot be read.
+
+    Example:
+
+    >>> keras_preact.PreActResNet20(weights="cifar10").save("cifar.keras")
+    >>> keras_preact.load_model("cifar.keras").labels[3]
+    'cat'
+    """
+    if not str(path).endswith(".keras"):
+        raise ValueError(f"`path` must name a .keras file; a builder takes files of weights. Received: {path}")
+    with reading(path) as path:
+        told = carried.read(path)
+    try:
+        model = keras.saving.load_model(path)
+    except Exception as error:
+        raise ValueError(f"Keras cannot open {path}: {error}") from error
+    model.preprocessing, model.labels = _known(told, path)
+    if told["config"]:
+        carried.carry(model, from_values(NetworkConfig, told["config"], path))
+    return model
+
+
+def _known(told, path):
+    preprocessing, labels = told["preprocessing"], told["labels"]
+    return (
+        preprocessing and from_values(Preprocessing, preprocessing, path),
         tuple(labels) if isinstance(labels, list) else labels,
     )
