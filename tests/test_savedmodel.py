@@ -19,6 +19,8 @@ from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 
 tf = pytest.importorskip("tensorflow")
+
+PIXELS = ("serving_default",)  # alone is written in a third of the time
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 
 ROOT = Path(__file__).parent.parent
@@ -247,7 +249,7 @@ def sigmoid(x):
 def test_networks_computed_by_hand(kernel, bias, own, given, expected, tmp_path):
     model = by_hand(kernel, bias, own)
     labels = ["x", "y"][:len(bias)]
-    path = export_savedmodel(model, tmp_path / "hand", labels=labels, top=1, activation=given).path
+    path = export_savedmodel(model, tmp_path / "hand", signatures=PIXELS, labels=labels, top=1, activation=given).path
     found, top = probabilities_by_hand(path)
     assert found == pytest.approx(expected) and top == [[b"x"]]
 
@@ -287,7 +289,8 @@ def test_models_without_a_graph_are_refused(tmp_path):
 def test_activations_that_are_layers_of_their_own_are_seen(end, tmp_path):
     model = by_hand([[1, 0], [2, 0], [4, 0]], [-8, 0.5])
     whole = keras.Model(model.input, end(model.output))
-    path = export_savedmodel(whole, tmp_path / "hand", preprocessing=model.preprocessing, labels=["x", "y"]).path
+    known = {"preprocessing": model.preprocessing, "labels": ["x", "y"]}
+    path = export_savedmodel(whole, tmp_path / "hand", signatures=PIXELS, **known).path
     assert probabilities_by_hand(path)[0] == pytest.approx([sigmoid(0.5), sigmoid(-0.5)])
 
 
@@ -296,7 +299,7 @@ def test_what_is_exported_is_compared_with_the_model_that_was_given(tmp_path, mo
     monkeypatch.setattr(preparation, "_probabilities", lambda outputs, activation: right(outputs, "softmax"))
     model = by_hand([[1, 0], [2, 0], [4, 0]], [-8, 0.5])
     with pytest.raises(ValueError, match=r"differs from the Keras model by 0\.[1-9]"):
-        export_savedmodel(model, tmp_path / "hand", labels=["x", "y"], activation="sigmoid")
+        export_savedmodel(model, tmp_path / "hand", signatures=PIXELS, labels=["x", "y"], activation="sigmoid")
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -378,7 +381,8 @@ def test_versions(tmp_path):
     (base / "notes").mkdir(parents=True)
 
     def export(**arguments):
-        return export_savedmodel(model, base, preprocessing=HALF, labels=LABELS, **arguments).path.name
+        known = {"signatures": PIXELS, "preprocessing": HALF, "labels": LABELS}
+        return export_savedmodel(model, base, **known, **arguments).path.name
 
     assert [export(), export(), export(version=7), export()] == ["1", "2", "7", "8"]
     before = (base / "7" / "saved_model.pb").stat().st_ino
@@ -394,8 +398,31 @@ def test_a_model_that_computes_something_else_is_not_left_behind(tmp_path, monke
     right = savedmodel.normalize
     monkeypatch.setattr(savedmodel, "normalize", lambda *arguments: right(*arguments) + 1e-3)
     with pytest.raises(ValueError, match=r"differs from the Keras model by .*, and 1e-05 is allowed; nothing was left"):
-        export_savedmodel(tiny_model(), tmp_path / "models" / "tiny", preprocessing=HALF, labels=LABELS)
+        export_savedmodel(
+            tiny_model(), tmp_path / "models" / "tiny", signatures=PIXELS, preprocessing=HALF, labels=LABELS
+        )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_another_one_overtakes_takes_the_next_number(tmp_path, monkeypatch):
+    base, write = tmp_path / "tiny", savedmodel._write_warmup
+    known = {"signatures": PIXELS, "preprocessing": HALF, "labels": LABELS}
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(savedmodel, "_write_warmup", write)
+        assert export_savedmodel(tiny_model(), base, **known).path == base / "1"
+        return write(*arguments)
+
+    monkeypatch.setattr(savedmodel, "_write_warmup", overtaken)
+    exported = export_savedmodel(tiny_model(), base, **known)
+    assert exported.path == base / "2" and tf.saved_model.load(str(exported.path)).signatures
+    assert {child.name for child in base.iterdir()} == {"1", "2"}
+
+    monkeypatch.setattr(savedmodel, "_target", lambda *_: base / "2")  # one that another has taken meanwhile
+    before = (base / "2" / "saved_model.pb").stat().st_ino
+    with pytest.raises(OSError):
+        export_savedmodel(tiny_model(), base, version=2, **known)
+    assert (base / "2" / "saved_model.pb").stat().st_ino == before
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):

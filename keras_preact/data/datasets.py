@@ -119,8 +119,8 @@ def load(source, size=None):
     """Returns what is in `source`: `Data`, or a `Stream` where images differ in size.
 
     Args:
-        source: one of the two; a dict, or the path of an .npz file, of x_train, y_train, x_test and y_test, and of
-            class_names where the classes have names; the path of a folder of class folders of images; or the name of a
+        source: one of the two; ((x_train, y_train), (x_test, y_test)), as `keras.datasets` has them; a dict, or the
+            path of an .npz file, of these four arrays, and of class_names where the classes have names; the path of a folder of class folders of images; or the name of a
             TensorFlow data set that is prepared on this machine.
         size: (height, width) to resize and crop images that differ in size to, all of them in memory, as `Data`.
 
@@ -130,12 +130,15 @@ def load(source, size=None):
     """
     if isinstance(source, (Data, Stream)):
         data = source
+    elif _is_pairs(source):
+        (x_train, y_train), (x_test, y_test) = source
+        data = from_arrays("arrays", dict(zip(ARRAYS, (x_train, y_train, x_test, y_test))))
     elif isinstance(source, dict):
         data = from_arrays("arrays", source)
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(
-            f"`data` must be a dict of {', '.join(ARRAYS)}, a path, or the name of a TensorFlow data set; of "
-            "keras.datasets, (x_train, y_train), (x_test, y_test), give that dict. "
+            f"`data` must be (x_train, y_train), (x_test, y_test), a dict of {', '.join(ARRAYS)}, a path, or the name of "
+            "a TensorFlow data set. "
             f"Received: {type(source).__name__}"
         )
     else:
@@ -143,6 +146,12 @@ def load(source, size=None):
         read = from_npz if path.suffix == ".npz" else from_folder if path.is_dir() else from_tfds
         data = read(str(source) if read is from_tfds else path)
     return _in_memory(data, size) if size and isinstance(data, Stream) else data
+
+
+def _is_pairs(source):
+    return isinstance(source, (tuple, list)) and len(source) == 2 and all(
+        isinstance(part, (tuple, list)) and len(part) == 2 for part in source
+    )
 
 
 def for_recipe(source, recipe, config):

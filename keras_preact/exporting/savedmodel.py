@@ -1,4 +1,5 @@
 """SavedModels for TF Serving: pixels or encoded images in, probabilities and labels out."""
+import errno
 import json
 
 import numpy as np
@@ -93,8 +94,20 @@ def export_savedmodel(
             "savedmodel", target, preparation.size_of(new), _disagreement(new, ready, signatures, samples)
         )
         preparation.check(exported, ready.tolerance)
-        atomic.publish(new, target, overwrite)
+        while not _published(new, exported.path, overwrite, asked=version is not None):
+            exported = exported._replace(path=_target(target.parent, None, overwrite))
     return exported
+
+
+def _published(new, target, overwrite, asked):
+    """Renames `new` to `target`; returns False where another export took a number that was not `asked` for."""
+    try:
+        atomic.publish(new, target, overwrite)
+    except OSError as error:
+        if asked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _target(base, version, overwrite):
