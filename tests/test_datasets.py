@@ -28,6 +28,13 @@ def test_arrays():
     assert data.preprocessing.size == (4, 4)
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_pairs_as_keras_has_them(kind):
+    whole = arrays()
+    pairs = kind([(whole["x_train"], whole["y_train"]), kind([whole["x_test"], whole["y_test"]])])
+    assert datasets.load(pairs).digest() == datasets.load(whole).digest()
+
+
 def test_npz_of_a_known_data_set_takes_its_labels_and_statistics(tmp_path):
     np.savez(tmp_path / "cifar10.npz", **arrays(classes=10))
     data = datasets.load(tmp_path / "cifar10.npz")
@@ -80,8 +87,8 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
     np.savez(path, **arrays() | {"y_test": np.array([None] * 8)})
     with pytest.raises(ValueError, match="data.npz cannot be read as an .npz file of plain arrays"):
         datasets.load(path)
-    for wrong in (((1, 2), (3, 4)), np.zeros(3), None):
-        with pytest.raises(ValueError, match="`data` must be a dict of x_train, y_train, x_test, y_test, a path"):
+    for wrong in ((1, 2), ((1, 2), 3), np.zeros(3), None):
+        with pytest.raises(ValueError, match=r"`data` must be \(x_train, y_train\), .*, a dict of x_train, y_train"):
             datasets.load(wrong)
 
 

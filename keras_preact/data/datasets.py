@@ -120,8 +120,8 @@ def load(source, size=None):
 
     Args:
         source: one of the two; ((x_train, y_train), (x_test, y_test)), as `keras.datasets` has them; a dict, or the
-            path of an .npz file, of these four arrays, and of class_names where the classes have names; the path of a folder of class folders of images; or the name of a
-            TensorFlow data set that is prepared on this machine.
+            path of an .npz file, of these four arrays, and of class_names where the classes have names; the path of a
+            folder of class folders of images; or the name of a TensorFlow data set that is prepared on this machine.
         size: (height, width) to resize and crop images that differ in size to, all of them in memory, as `Data`.
 
     Raises:
@@ -137,9 +137,8 @@ def load(source, size=None):
         data = from_arrays("arrays", source)
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(
-            f"`data` must be (x_train, y_train), (x_test, y_test), a dict of {', '.join(ARRAYS)}, a path, or the name of "
-            "a TensorFlow data set. "
-            f"Received: {type(source).__name__}"
+            f"`data` must be (x_train, y_train), (x_test, y_test), a dict of {', '.join(ARRAYS)}, a path, or the name "
+            f"of a TensorFlow data set. Received: {type(source).__name__}"
         )
     else:
         path = local("data", source)
