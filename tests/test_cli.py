@@ -137,8 +137,8 @@ def test_help_of_every_verb(capsys):
     out = capsys.readouterr().out
     verbs = re.findall(r"^  ([a-z]+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert verbs == [
-        "classify", "explain", "list", "show", "train", "evaluate", "recipes", "convert", "pull", "push", "export",
-        "reproduce", "report", "signals", "benchmark",
+        "classify", "explain", "list", "show", "train", "runs", "evaluate", "recipes", "convert", "pull", "push",
+        "export", "reproduce", "report", "signals", "benchmark",
     ]
     assert "Shell completion" in out and "130" in out
     for verb in verbs:

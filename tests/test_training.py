@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import helpers
 import keras
 import numpy as np
 import pytest
 from helpers import PACKAGE_PARENT
 
 import keras_preact as kp
+from keras_preact._support import atomic
 from keras_preact.networks import files
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import engine as training, recipes, runs
@@ -168,6 +170,56 @@ def test_a_recipe_that_does_not_fit_leaves_no_folder(data, tmp_path):
     with pytest.raises(ValueError, match="`warmup_steps` must be less than the 60 steps .* 20 an epoch.*Received: 780"):
         train(NETWORK, data, dataclasses.replace(RECIPE, warmup_steps=780), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("loop", [False, pytest.param(True, marks=pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="does not loop"))])
+def test_a_run_starts_from_weights(loop, data, tmp_path):
+    """With a learning rate of next to nothing the weights after an epoch are those it started from."""
+    config = NetworkConfig((3, 1), (4, 6))
+    model = helpers.build(config, (8, 8, 3), 4)
+    helpers.randomize(model, 3)
+    model.save_weights(tmp_path / "a.weights.h5")
+    still = dataclasses.replace(RECIPE, epochs=1, warmup_steps=0, learning_rate=1e-30)
+    for weights in (model, tmp_path / "a.weights.h5"):
+        train(config, data, still, tmp_path / "run", engine=Engine(loop=loop), verbose=0, weights=weights)
+        trained = files.read(tmp_path / "run" / runs.FINAL)
+        for layer in model.layers:
+            for variable, value in zip(layer.weights, trained.get(layer.name, ())):
+                if "moving" not in variable.name:
+                    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    helpers.randomize(model, 4)
+    with pytest.raises(ValueError, match="differs from this one.*\n  start: '[0-9a-f]+' before, '[0-9a-f]+' now"):
+        train(config, data, still, tmp_path / "run", engine=Engine(loop=loop), verbose=0, weights=model)
+    other = helpers.build(config, (8, 8, 3), 7)
+    train(config, data, still, tmp_path / "other", engine=Engine(loop=loop), verbose=0, weights=other)
+    stem, head = (files.read(tmp_path / "other" / runs.FINAL)[name][0] for name in ("stem_conv", "predictions"))
+    np.testing.assert_array_equal(stem, other.get_layer("stem_conv").get_weights()[0])
+    assert head.shape[-1] == 4
+    with pytest.raises(ValueError, match="do not fit"):
+        train(NETWORK, data, still, tmp_path / "third", verbose=0, weights=model)
+    assert not (tmp_path / "third" / runs.LOG).exists()
+
+
+def test_runs_are_listed_with_their_state_and_the_time_that_is_left(data, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "a" / "finished")
+    shutil.copytree(whole, tmp_path / "stopped", ignore=shutil.ignore_patterns(runs.FINAL))
+    shutil.copytree(whole, tmp_path / "new", ignore=shutil.ignore_patterns(runs.FINAL, runs.LOG))
+    lines = read_log(whole / runs.LOG)
+    atomic.write_csv(tmp_path / "stopped" / runs.LOG, [lines[0] | {"images_per_second": "33"}])
+    run = runs.read_run(whole)
+    with runs.claimed(tmp_path / "new", run):
+        rows = {row.pop("folder").removeprefix(f"{tmp_path}{os.sep}"): row for row in runs.found(tmp_path)}
+    told = {"network": "custom", "data": "arrays", "recipe": "tiny", "seed": 7, "epochs": 3}
+    assert rows == {
+        f"a{os.sep}finished": told | {
+            "epoch": 3, "error": float(lines[2]["test_error"]), "state": "finished", "left": 0,
+        },
+        # Two epochs of 330 images at 33 a second.
+        "stopped": told | {"epoch": 1, "error": float(lines[0]["test_error"]), "state": "stopped", "left": 20},
+        "new": told | {"epoch": 0, "error": None, "state": "running", "left": None},
+    }
+    assert runs.found(tmp_path / "nowhere") == []
 
 
 class Killed(BaseException):

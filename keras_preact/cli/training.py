@@ -1,4 +1,4 @@
-"""Verbs on training: train, evaluate, recipes."""
+"""Verbs on training: train, runs, evaluate, recipes."""
 import dataclasses
 import json
 
@@ -30,9 +30,10 @@ from keras_preact.cli.common import (
 @click.option("--seed", type=int, default=1, help="Of everything random.")
 @click.option("--hold-out", type=POSITIVE, metavar="IMAGES",
               help="Measure on so many training images, held out, instead of on the test images.")
+@click.option("--weights", help="To start from: a tag, a file, or hf://owner/name.  [default: random ones]")
 @on_keras
 @of_engine
-def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_out, engine):
+def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_out, weights, engine):
     """Train a network by a recipe; the same command goes on where it was stopped.
 
     NETWORK is the name of one.
@@ -46,9 +47,44 @@ def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_o
         changes = {"warmup_of": None} | changes  # meant for this run
     given = {"epochs": epochs, "batch_size": batch_size}
     recipe = dataclasses.replace(recipe, **changes | {field: value for field, value in given.items() if value})
-    *_, last = train(model, data, recipe, output, seed, engine, hold_out or 0)
+    if weights:
+        from keras_preact.networks.architectures import named
+        from keras_preact.zoo.resolving import resolve
+
+        found = resolve(weights, model, named(model))
+        model, weights = found.config or model, found.path()
+    *_, last = train(model, data, recipe, output, seed, engine, hold_out or 0, weights=weights)
     measured = "held-out" if hold_out else "test"
     click.echo(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {output}")
+
+
+@click.command()
+@click.argument("folder", default="runs")
+@as_json
+@on_keras
+def runs(folder, as_json):
+    """List the training runs in a folder: how far they are, and the time that is left.
+
+    FOLDER is searched with all folders in it.  [default: runs]
+    """
+    import datetime
+
+    from keras_preact.training.runs import found
+
+    rows = found(folder)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        raise ValueError(f"There is no training run in {folder}.")
+    print_table(("Run", "Network", "Data", "Recipe", "Epoch", "Error (%)", "State", "Left"), [
+        (
+            row["folder"], row["network"], row["data"], row["recipe"], f"{row['epoch']} of {row['epochs']}",
+            "" if row["error"] is None else f"{row['error']:.2f}", row["state"],
+            str(datetime.timedelta(seconds=row["left"])) if row["left"] else "",
+        )
+        for row in rows
+    ])
 
 
 def _assignment(text, recipe):
@@ -136,4 +172,4 @@ def recipes(name, as_json):
             click.echo(f"  {field} = {json.dumps(value)}")
 
 
-VERBS = (train, evaluate, recipes)
+VERBS = (train, runs, evaluate, recipes)

@@ -37,6 +37,23 @@ def read(path):
         return _layers(path)
 
 
+def read_or_take(weights):
+    """Returns what `read` does, of a file or of a `keras.Model`."""
+    if hasattr(weights, "layers"):
+        return {layer.name: layer.get_weights() for layer in weights.layers if layer.weights}
+    return read(weights)
+
+
+def digest(layers):
+    """Returns a hash of the names and values of weights, as `read` returns them."""
+    found = hashlib.sha256()
+    for name in sorted(layers):
+        found.update(name.encode())
+        for array in layers[name]:
+            found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
+
+
 def _member(path, name):
     """Returns a file of an archive; in memory where it is compressed, as HDF5 goes back and forth."""
     with zipfile.ZipFile(path) as archive:

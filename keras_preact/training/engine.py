@@ -1,5 +1,6 @@
 """The training engine: `model.fit` by a recipe, with a log, checkpoints that survive a kill, and curves."""
 import dataclasses
+import datetime
 import importlib.util
 import math
 import os
@@ -18,6 +19,7 @@ from keras_preact._support.paths import local
 from keras_preact._support.settings import dtype_policy
 from keras_preact.data import datasets, streams
 from keras_preact.data.preprocessing import image_shape
+from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS, named
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
@@ -25,7 +27,7 @@ from keras_preact.networks.graph import deep_enough
 from keras_preact.training import forms, recipes, runs
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
-from keras_preact.training.forms.looping import SCANS, looped, unrolled
+from keras_preact.training.forms.looping import SCANS, Looped, looped, unrolled
 from keras_preact.training.forms.rematerialization import Rematerialized
 from keras_preact.training.forms.stochastic_depth import Stochastic
 from keras_preact.training.optimizers import optimizer_of
@@ -124,7 +126,9 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, hold_out=0, verbose="auto"):
+def train(
+    model, data, recipe="cifar_paper", output="run", seed=1, engine=None, hold_out=0, verbose="auto", weights=None
+):
     """Trains a network by a recipe, or goes on where the same call was stopped before.
 
     An interrupted run ends with the weights and the log of an uninterrupted one on the same machine, to the bit.
@@ -142,6 +146,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
             are to be chosen on.
         verbose: 0 for silence, 1 for a progress bar with the time left, 2 for a line an epoch; "auto" is 1 in a
             terminal and 2 elsewhere.
+        weights: what the network starts from, a .weights.h5 or .keras file or a `keras.Model`; a last layer of another
+            number of classes starts from random values. Default: all of them.
 
     Returns:
         The lines of the log, as dicts of text.
@@ -164,7 +170,10 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         data = data.hold_out(hold_out)
     _check_batch(recipe, data, devices, engine)
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
-    run = _describe(config, data, recipe, seed, engine, devices) | {"hold_out": hold_out}
+    start = None if weights is None else files.read_or_take(weights)
+    run = _describe(config, data, recipe, seed, engine, devices) | {
+        "hold_out": hold_out, "start": start and files.digest(start),
+    }
     steps = data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)
     if verbose == "auto":
@@ -182,6 +191,8 @@ def train(model, data, recipe="cifar_paper", output="run", seed=1, engine=None, 
         deep_enough(config), streams.naming_unreadable(data),
     ):
         network = compiled(config, data, recipe, rates, engine, devices.model, seed)
+        if start:
+            _start_from(start, network, weights, len(data.labels))
         epoch = _restore(network, folder, steps)
         changed = runs.go_on(folder, run, epoch) if devices.chief and 0 < epoch < recipe.epochs else ()
         if changed and verbose:
@@ -313,6 +324,13 @@ def _computes_bfloat16():
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
+def _start_from(layers, network, source, classes):
+    trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
+    files.assign(unrolled(network), layers, getattr(source, "name", source), keep_head=trained != classes)
+    if isinstance(network, Looped):
+        network.roll()
+
+
 def _restore(network, folder, steps):
     """Loads the checkpoint, if there is one, and returns the number of epochs, of so many steps, behind it."""
     if not (folder / runs.CHECKPOINT).exists():
@@ -380,6 +398,9 @@ class _Epochs(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.rates, self.images, self.chief = folder, rates, images, chief
 
+    def on_train_begin(self, logs=None):
+        self.began, self.ended = time.monotonic(), 0
+
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.monotonic()
 
@@ -401,3 +422,7 @@ class _Epochs(keras.callbacks.Callback):
             rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch] + [row]
             atomic.write_csv(self.folder / runs.LOG, rows)
         _save(self.model, self.folder / runs.CHECKPOINT, self.chief, epoch + 1)
+        self.ended += 1
+        left = (self.params["epochs"] - epoch - 1) * (time.monotonic() - self.began) / self.ended
+        if left and self.params["verbose"] and self.chief:
+            print(f"{datetime.timedelta(seconds=round(left))} left in this run", flush=True)

@@ -64,6 +64,46 @@ def _lock(file, folder):
     file.flush()
 
 
+def _is_locked(folder):
+    try:
+        with open(folder / LOCK) as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # no lock, or a disk that knows none
+    return False
+
+
+def found(folder):
+    """Returns what there is to know at a glance of every run in a folder and the folders in it, a dict each.
+
+    Its state is "finished", "running", or "stopped", from where it goes on. `left` are the seconds that the epochs to
+    come take at the speed of the last one, measuring apart; None where none has ended.
+
+    Args:
+        folder: of runs.
+
+    Raises:
+        ValueError: a run.json or log.csv that is damaged.
+    """
+    rows = []
+    for path in sorted(local("folder", folder).rglob(RUN)):
+        run, log = read_run(path.parent), read_log(path.parent / LOG)
+        epoch, epochs = (int(log[-1]["epoch"]) if log else 0), run["recipe"]["epochs"]
+        speed = float(log[-1].get("images_per_second", 0)) if log else 0
+        finished = (path.parent / FINAL).exists()
+        rows.append({
+            "folder": str(path.parent), "network": run["model"], "data": run["data"]["name"],
+            "recipe": run["recipe"]["name"], "seed": run["seed"], "epoch": epoch, "epochs": epochs,
+            "error": float(log[-1]["test_error"]) if log else None,
+            "state": "finished" if finished else "running" if _is_locked(path.parent) else "stopped",
+            "left": round((epochs - epoch) * run["data"]["train_images"] / speed) if speed else None,
+        })
+    return rows
+
+
 def _make(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
