@@ -403,6 +403,26 @@ with open(".lock", "a+") as file:
         assert f"process {os.getpid()} " in (tmp_path / ".lock").read_text()
 
 
+def test_of_many_classes_the_five_best_are_logged_too(data, whole, tmp_path):
+    many = data | {"y_train": np.arange(330) % 12, "y_test": np.arange(32) % 12}
+    train(NETWORK, many, RECIPE, tmp_path / "run", verbose=0)
+    report = kp.evaluate(kp.load_run(tmp_path / "run")[0], many, verbose=0)
+    log = read_log(tmp_path / "run" / runs.LOG)
+    assert 0 < report.wrong5 < report.wrong and log[-1]["test_error5"] == f"{100 * report.wrong5 / 32:.2f}"
+    assert "test_error5" not in read_log(whole / runs.LOG)[0]
+    # A log of an older version goes on.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill(patch, 1, False)
+        train(NETWORK, many, RECIPE, tmp_path / "old", verbose=0)
+    rows = read_log(tmp_path / "old" / runs.LOG)
+    atomic.write_csv(tmp_path / "old" / runs.LOG, [
+        {column: value for column, value in row.items() if column != "test_error5"} for row in rows
+    ])
+    train(NETWORK, many, RECIPE, tmp_path / "old", verbose=0)
+    found = [row["test_error5"] for row in read_log(tmp_path / "old" / runs.LOG)]
+    assert found == ["", *(row["test_error5"] for row in log[1:])]
+
+
 def test_the_logged_learning_rate_is_that_of_the_last_step(data, whole):
     """20 steps an epoch, 60 in all, 4 of warm-up: 0.05 (1 + cos(pi (step - 4) / 56)) at the steps 19, 39 and 59."""
     expected = [0.05 * (1 + np.cos(np.pi * (step - 4) / 56)) for step in (19, 39, 59)]

@@ -1,8 +1,10 @@
 """Settings of Keras and Python that are other ones for a while."""
+import random
 import sys
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 
 
 @contextmanager
@@ -14,6 +16,18 @@ def recursion_limit(layers):
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+@contextmanager
+def random_seed(seed):
+    """Sets the seeds of Python, NumPy and the backend, and afterwards the states that the first two had before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager

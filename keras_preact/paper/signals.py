@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 from keras_preact._support.drawing import drawing
+from keras_preact._support.settings import random_seed
 from keras_preact.data import datasets
 from keras_preact.networks.config import ORDERS, NetworkConfig, plan
 from keras_preact.networks.graph import deep_enough
@@ -47,10 +48,9 @@ def measure(config, data=None, steps=0, seed=1):
         raise ValueError(f"Gradients of units are taken with TensorFlow. Received: {keras.backend.backend()!r}")
     if steps and data is None:
         raise ValueError(f"`steps` of training need `data`. Received: steps={steps}")
-    keras.utils.set_random_seed(seed)
     recipe = recipes.find("cifar_paper")
     data = _noise(config) if data is None else datasets.load(data, config.input_size)
-    with deep_enough(config):
+    with random_seed(seed), deep_enough(config):
         network = compiled(config, data, recipe, recipe.warmup_rate, Engine(loop=False))
         batches = datasets.TrainingBatches(data, recipe, seed)
         for step in range(steps):

@@ -16,7 +16,7 @@ import keras
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
 from keras_preact._support.paths import local
-from keras_preact._support.settings import dtype_policy
+from keras_preact._support.settings import dtype_policy, random_seed
 from keras_preact.data import datasets, streams
 from keras_preact.data.preprocessing import image_shape
 from keras_preact.networks import files
@@ -33,6 +33,7 @@ from keras_preact.training.forms.stochastic_depth import Stochastic
 from keras_preact.training.optimizers import optimizer_of
 from keras_preact.version import __version__
 
+TOP5 = "top5"  # the metric
 CPU = Path("/proc/cpuinfo")  # what Linux tells of it
 
 
@@ -137,7 +138,8 @@ def train(
         model: the name of a builder, or a `NetworkConfig`; it starts from random weights.
         data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
         recipe: the name of a recipe, or a `Recipe`.
-        output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent), curve.png,
+        output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent, with more than ten
+            classes also that of the five best), curve.png,
             tensorboard/ on TensorFlow if TensorBoard is installed, checkpoint.weights.h5 and, at the end,
             final.weights.h5.
         seed: of the initial weights, the order of the data and its augmentation.
@@ -185,10 +187,9 @@ def train(
         )
     if verbose and engine.precision == "float32" and _computes_bfloat16():
         print("This CPU has instructions for bfloat16: precision='mixed_bfloat16' trains faster.", flush=True)
-    keras.utils.set_random_seed(seed)
     with (
-        runs.claimed(folder, run) if devices.chief else nullcontext(), dtype_policy(engine.precision), devices.scope(),
-        deep_enough(config), streams.naming_unreadable(data),
+        runs.claimed(folder, run) if devices.chief else nullcontext(), random_seed(seed),
+        dtype_policy(engine.precision), devices.scope(), deep_enough(config), streams.naming_unreadable(data),
     ):
         network = compiled(config, data, recipe, rates, engine, devices.model, seed)
         if start:
@@ -301,7 +302,7 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
         form.compile(
             optimizer_of(recipe, rates),
             keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            metrics=["accuracy", *([keras.metrics.TopKCategoricalAccuracy(5, TOP5)] if len(data.labels) > 10 else [])],
             jit_compile=engine.jit_compile,
             steps_per_execution=engine.steps_per_execution,
         )
@@ -415,12 +416,14 @@ class _Epochs(keras.callbacks.Callback):
             "test_loss": f"{logs['val_loss']:.5f}",
             "test_error": f"{100 * (1 - logs['val_accuracy']):.2f}",
             "learning_rate": f"{float(self.rates((epoch + 1) * self.params['steps'] - 1)):.3g}",
+            **({"test_error5": f"{100 * (1 - logs[f'val_{TOP5}']):.2f}"} if f"val_{TOP5}" in logs else {}),
             "images_per_second": f"{self.images / (self.trained - self.start):.0f}",
         }
         if self.chief:
             runs.check_there(self.folder)
-            rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch] + [row]
-            atomic.write_csv(self.folder / runs.LOG, rows)
+            rows = [old for old in runs.read_log(self.folder / runs.LOG) if int(old["epoch"]) <= epoch]
+            # Older versions had fewer columns.
+            atomic.write_csv(self.folder / runs.LOG, [dict.fromkeys(row, "") | old for old in rows] + [row])
         _save(self.model, self.folder / runs.CHECKPOINT, self.chief, epoch + 1)
         self.ended += 1
         left = (self.params["epochs"] - epoch - 1) * (time.monotonic() - self.began) / self.ended
