@@ -315,6 +315,19 @@ def test_mixed_precision_is_served_as_float32(policy, dtype_policy, tmp_path):
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=preparation.MIXED_TOLERANCE[policy[6:]])
 
 
+def test_a_batch_of_nothing_gives_nothing(exported):
+    served = tf.saved_model.load(str(exported.path)).signatures
+    files = served["serving_bytes"](image_bytes=tf.constant([], "string"))
+    assert {name: value.shape for name, value in files.items()} == {
+        "probabilities": (0, 10), "valid": (0,),
+        "top_classes": (0, 5), "top_labels": (0, 5), "top_probabilities": (0, 5),
+    }
+    for shape in ((0, 32, 32, 3), (0, 50, 70, 3)):
+        images = tf.zeros(shape, "uint8")
+        assert served["serving_default"](images=images)["probabilities"].shape == (0, 10)
+        assert served["features"](images=images)["features"].shape == (0, 64)
+
+
 def test_channels_first(channels_first, tmp_path):
     model = kp.PreActResNet20(weights="cifar10")
     assert model.input_shape == (None, 3, 32, 32)

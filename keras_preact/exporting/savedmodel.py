@@ -133,8 +133,9 @@ def _functions(ready, top, most_pixels):
 
     @tf.function(input_signature=[of_network])
     def network(images):
-        x = to_data_format(normalize(images, preprocessing, "channels_last"), tf.transpose)
-        return {name: tf.cast(value, "float32") for name, value in ready.network(x, training=False).items()}
+        n = tf.shape(images)[0]
+        x = to_data_format(normalize(_one_at_least(images), preprocessing, "channels_last"), tf.transpose)
+        return {name: tf.cast(value[:n], "float32") for name, value in ready.network(x, training=False).items()}
 
     def classify(images):
         probabilities = network(images)["probabilities"]
@@ -212,10 +213,20 @@ def _decode(encoded, preprocessing, most_pixels):
         # The way of TensorFlow's graphs to go on after an error.
         return tf.data.Dataset.from_tensors(file).map(decode).ignore_errors().concatenate(blank).take(1)
 
+    n, encoded = tf.size(encoded), _one_at_least(encoded)
     images = tf.data.Dataset.from_tensor_slices(encoded).interleave(
         decode_or_blank, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    return images.batch(tf.size(encoded, "int64")).get_single_element()
+    images, valid = images.batch(tf.size(encoded, "int64")).get_single_element()
+    return images[:n], valid[:n]
+
+
+def _one_at_least(batch):
+    """Returns a batch, or one blank example in place of none: neither oneDNN nor tf.data takes a batch of nothing."""
+    import tensorflow as tf
+
+    blank = tf.zeros((tf.maximum(1 - tf.shape(batch)[0], 0), *batch.shape[1:]), batch.dtype)
+    return tf.concat([batch, blank], 0)
 
 
 def _samples(preprocessing):
