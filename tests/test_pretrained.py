@@ -15,7 +15,8 @@ from keras_preact.networks import files
 from keras_preact.training.recipes import RECIPES
 from keras_preact.zoo import index
 
-# Wrong among the 1,000 images of the sample, every tenth of the test set; counted when the weight was made.
+# Wrong among the images of the sample, 1,000 of CIFAR-10's test set and 500 of CIFAR-100's; counted when the weight was
+# made.
 WRONG = {
     ("PreActResNet20", "cifar10"): 81, ("PreActResNet20", "cifar10_paper"): 80,
     ("PreActResNet56", "cifar10_30epochs"): 93,
@@ -26,18 +27,28 @@ BARS = {("PreActResNet20", "cifar10"): 8.75}
 
 
 @pytest.fixture(scope="module")
-def sample(request):
-    data = request.path.parent / "data"
-    sheet = np.asarray(Image.open(data / "cifar10_sample.webp").convert("RGB"))
-    images = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(1000, 32, 32, 3)
-    return images, np.array([int(c) for c in json.loads((data / "cifar10_sample.json").read_text())["labels"]])
+def samples(request):
+    """{data set: (images, labels)}, of sheets with so many images in a row."""
+    found = {}
+    for name, row in (("cifar10", 40), ("cifar100", 25)):
+        file = request.path.parent / "data" / f"{name}_sample"
+        sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGB"))
+        images = sheet.reshape(-1, 32, row, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
+        labels = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["labels"]
+        found[name] = images, np.array([int(label) for label in labels])
+    return found
+
+
+@pytest.fixture
+def sample(samples):
+    return samples["cifar10"]
 
 
 @pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
-def test_a_weight_has_the_error_it_had_when_it_was_made(weight, sample):
+def test_a_weight_has_the_error_it_had_when_it_was_made(weight, samples):
     if weight.where == "remote":
         pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")
-    images, labels = sample
+    images, labels = samples[weight.dataset]
     model = getattr(kp, weight.architecture)(weights=weight.tag)
     x = kp.preprocess_input(images, weight.tag, weight.architecture)
     predicted = keras.ops.convert_to_numpy(model.predict_on_batch(x)).argmax(1)
@@ -73,8 +84,9 @@ def test_an_index_entry_is_complete_and_true(weight):
     with open(record / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in log] == list(range(1, weight.made["epochs"] + 1))
-    # Another machine rounds otherwise; three images in ten thousand may change sides.
-    assert float(log[-1]["test_error"]) == pytest.approx(weight.measured["error"], abs=0.03)
+    # Another machine rounds otherwise; three images in ten thousand may change sides. In half precision more do.
+    rounding = 0.03 if run["engine"]["precision"] == "float32" else 0.3
+    assert float(log[-1]["test_error"]) == pytest.approx(weight.measured["error"], abs=rounding)
 
 
 def test_recalibration_adapts_to_images_of_little_contrast(sample):
