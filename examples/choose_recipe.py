@@ -18,6 +18,7 @@ VARIANTS = {
     "label_smoothing=0.1": {"label_smoothing": 0.1},
     "cutout=8": {"cutout": 8},
     "mixup=0.2": {"mixup": 0.2},
+    "muon": {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1},
 }
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,6 +26,8 @@ parser.add_argument("data")
 parser.add_argument("--model", default="PreActResNet20")
 parser.add_argument("--recipe", default="cifar_short", help="which the variants change (default: %(default)s)")
 parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+parser.add_argument("--precision", default="float32")
 parser.add_argument("--seeds", type=int, nargs="+", default=[1])
 parser.add_argument("--output", type=Path, default=Path("runs/choose"))
 options = parser.parse_args()
@@ -33,10 +36,11 @@ recipe = recipes.find(options.recipe)
 recipe = dataclasses.replace(recipe, epochs=options.epochs or recipe.epochs)
 errors = {}
 for seed in options.seeds:
-    for name, changes in VARIANTS.items():
+    for name in options.only:
         log = kp.train(
-            options.model, options.data, dataclasses.replace(recipe, **changes),
-            options.output / f"{name.replace(' ', '_')}-{seed}", seed, hold_out=5000,
+            options.model, options.data, dataclasses.replace(recipe, **VARIANTS[name]),
+            options.output / f"{name.replace(' ', '_')}-{seed}", seed, kp.Engine(precision=options.precision),
+            hold_out=5000,
         )
         errors.setdefault(name, []).append(float(log[-1]["test_error"]))
 
