@@ -65,7 +65,7 @@ def test_list_models():
     assert info["PreActResNet110"][:4] == ("PreActResNet110", 1_727_962, 252_887_680, (32, 32))
     assert info["PreActResNet200"].input_size == (224, 224)
     assert info["PreActResNet20"].weights == (
-        "cifar10", "cifar10_paper", "cifar10_tf2cv", "cifar100", "cifar100_tf2cv", "svhn", "svhn_tf2cv",
+        "cifar10", "cifar10_paper", "cifar100", "cifar10_tf2cv", "cifar100_tf2cv", "svhn", "svhn_tf2cv",
     )
     assert info["PreActResNet56"].weights[:3] == ("cifar10_30epochs", "cifar10", "cifar10_tf2cv")
     assert info["PreActResNet44"].weights == ()
@@ -74,9 +74,10 @@ def test_list_models():
 
 
 def test_list_weights():
-    weight, paper, *others = kp.list_weights("PreActResNet20")
+    weight, paper, hundred, *others = kp.list_weights("PreActResNet20")
     assert (paper.tag, paper.dataset, paper.classes) == ("cifar10_paper", "cifar10", 10)
     assert (weight.tag, weight.dataset, weight.classes, weight.measured["images"]) == ("cifar10", "cifar10", 10, 10_000)
+    assert (hundred.tag, hundred.classes, hundred.measured["wrong"]) == ("cifar100", 100, 3161)
     assert [other.tag for other in others] == ["cifar10_tf2cv", "cifar100_tf2cv", "svhn_tf2cv"]
     assert kp.list_weights("ResNet44") == []
 
@@ -119,6 +120,8 @@ def test_weights_of_a_model_that_was_trained_load_without_its_optimizer(source, 
     (kp.ResNet20, r"stage1_unit1_bn1: not in the file"),
 ])
 def test_a_file_of_another_network_is_refused(builder, pattern, file):
+    # A .keras file says what it is.
+    pattern = pattern if file.suffix == ".h5" else "holds weights of PreActResNet20. Received: the builder"
     with pytest.raises(ValueError, match=pattern):
         builder(weights=file)
 
@@ -233,7 +236,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 def test_an_unknown_tag_lists_those_there_are():
     with pytest.raises(ValueError, match=(
         r"PreActResNet20 has 'cifar10' of keras_preact, 8.06 % \(last epoch\); .*"
-        r"; 'cifar100', 'cifar100_tf2cv' of pytorchcv, 30.22 % \(best epoch on the test set\); .*Received: 'cifar1000'"
+        r"; 'cifar100_tf2cv' of pytorchcv, 30.22 % \(best epoch on the test set\); .*Received: 'cifar1000'"
     )):
         kp.PreActResNet20(weights="cifar1000")
     with pytest.raises(ValueError, match="ResNet44 has no published weights.*'cifar10', which there is for PreActRes"):

@@ -19,11 +19,12 @@ from keras_preact.zoo import index
 # made.
 WRONG = {
     ("PreActResNet20", "cifar10"): 81, ("PreActResNet20", "cifar10_paper"): 80,
-    ("PreActResNet56", "cifar10_30epochs"): 93,
+    ("PreActResNet56", "cifar10_30epochs"): 93, ("PreActResNet20", "cifar100"): 157,
 }
 
 # Published errors of networks as deep, in percent: Table 6 of [1]. Shortened runs are not held against them.
-BARS = {("PreActResNet20", "cifar10"): 8.75}
+# Nobody publishes a last epoch of PreActResNet20 on CIFAR-100; that bar is our own.
+BARS = {("PreActResNet20", "cifar10"): 8.75, ("PreActResNet20", "cifar100"): 32.0}
 
 
 @pytest.fixture(scope="module")
