@@ -222,8 +222,8 @@ def plot(logs, path, title, measured="test"):
         left.xaxis.get_major_locator().set_params(integer=True)
 
 
-def read_run(folder):
-    """Returns what run.json says.
+def read_run(folder, needed=("seed",)):
+    """Returns what run.json says, with config, data, recipe and what else is `needed`.
 
     Raises:
         ValueError: it is damaged.
@@ -231,10 +231,10 @@ def read_run(folder):
     path = local("folder", folder) / RUN
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        said = run["config"], run["data"], run["data"]["preprocessing"], run["recipe"]
-        if not all(isinstance(part, dict) for part in said) or not {"model", "labels", "seed"} <= set(run):
+        said = run["config"], run["data"], run["data"].get("preprocessing", {}), run["recipe"]
+        if not all(isinstance(part, dict) for part in said) or not set(needed) <= set(run):
             raise ValueError("it does not say what ran")
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
             f"{path} is not what a training run writes; put a copy of it there, or remove the folder: {error}"
         ) from error
@@ -276,9 +276,9 @@ def load_run(folder, input_shape=None):
     folder = local("folder", folder)
     if not (folder / RUN).exists() or not (folder / FINAL).exists():
         raise ValueError(f"{folder} holds no finished run: {RUN} and {FINAL} are what it ends with.")
-    run = read_run(folder)
+    run = read_run(folder, ("model", "labels", "seed"))
     layers = files.read(folder / FINAL)
-    preprocessing = from_values(Preprocessing, run["data"]["preprocessing"], folder / RUN)
+    preprocessing = from_values(Preprocessing, run["data"].get("preprocessing", {}), folder / RUN)
     shape = files.completed(input_shape or preprocessing.input_shape, layers)
     config, name = from_values(NetworkConfig, run["config"], folder / RUN), run["model"].lower()
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
