@@ -46,6 +46,7 @@ kp.freeze(model, until="stage3")
 tuned = fit(model, 0.01)
 print(f"Test accuracy after {options.epochs} epochs: {scratch:.1%} from scratch, {tuned:.1%} fine-tuned")
 
+model.labels = data.labels  # which the file keeps
 options.output.mkdir(parents=True, exist_ok=True)
 model.save(options.output / "model.keras")
 (options.output / "labels.json").write_text(json.dumps(data.labels))

@@ -3,7 +3,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_preact.training.optimizers import SGD, Muon, orthogonalized
+from keras_preact.training.optimizers import OPTIMIZERS, SGD, Muon, orthogonalized
+from keras_preact.training.recipes import CHOICES
+
+
+def test_a_recipe_can_name_every_optimizer():
+    assert tuple(OPTIMIZERS) == CHOICES["optimizer"]
 
 
 @pytest.mark.parametrize("decay", ["all", "kernels"])

@@ -417,7 +417,8 @@ def test_a_model_that_computes_something_else_is_not_left_behind(tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_another_one_overtakes_takes_the_next_number(tmp_path, monkeypatch):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_export_that_another_one_overtakes_takes_the_next_number(overwrite, tmp_path, monkeypatch):
     base, write = tmp_path / "tiny", savedmodel._write_warmup
     known = {"signatures": PIXELS, "preprocessing": HALF, "labels": LABELS}
 
@@ -427,7 +428,7 @@ def test_an_export_that_another_one_overtakes_takes_the_next_number(tmp_path, mo
         return write(*arguments)
 
     monkeypatch.setattr(savedmodel, "_write_warmup", overtaken)
-    exported = export_savedmodel(tiny_model(), base, **known)
+    exported = export_savedmodel(tiny_model(), base, overwrite=overwrite, **known)
     assert exported.path == base / "2" and tf.saved_model.load(str(exported.path)).signatures
     assert {child.name for child in base.iterdir()} == {"1", "2"}
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import helpers
 import keras
@@ -401,6 +402,21 @@ with open(".lock", "a+") as file:
         other.wait()
     with runs.claimed(tmp_path, {"recipe": dataclasses.asdict(RECIPE), "data": {}, "config": {}, "seed": 1}):
         assert f"process {os.getpid()} " in (tmp_path / ".lock").read_text()
+
+
+def test_the_time_that_is_left_is_told_between_epochs(tmp_path, monkeypatch, capsys):
+    """Three epochs of 10 s each: 20 s after the first, 10 s after the second."""
+    moments = iter(range(0, 60, 10))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    callback = training._Epochs(tmp_path, None, 330, chief=True)
+    callback.set_params({"epochs": 5, "steps": 20, "verbose": 2})
+    callback.on_train_begin()
+    for epoch in (2, 3, 4):
+        callback.on_epoch_begin(epoch)
+    assert capsys.readouterr().out.splitlines() == ["0:00:20 left in this run", "0:00:10 left in this run"]
+    callback.set_params({"epochs": 5, "steps": 20, "verbose": 0})
+    callback.on_epoch_begin(4)
+    assert capsys.readouterr().out == ""
 
 
 def test_of_many_classes_the_five_best_are_logged_too(data, whole, tmp_path):

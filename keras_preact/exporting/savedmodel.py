@@ -102,7 +102,7 @@ def export_savedmodel(
 def _published(new, target, overwrite, asked):
     """Renames `new` to `target`; returns False where another export took a number that was not `asked` for."""
     try:
-        atomic.publish(new, target, overwrite)
+        atomic.publish(new, target, overwrite and asked)
     except OSError as error:
         if asked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -84,7 +84,8 @@ def ResNet(
         name: of the model.
 
     Returns:
-        A functional `keras.Model` of built-in layers.
+        A functional `keras.Model` of built-in layers. Its attributes `preprocessing` and `labels` are None; what they
+        are set to `model.save` keeps in .keras files.
 
     Raises:
         ValueError, TypeError: arguments that contradict each other, or a size that the strides do not allow.

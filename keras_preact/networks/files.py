@@ -55,7 +55,7 @@ def digest(layers):
 
 
 def _member(path, name):
-    """Returns a file of an archive; in memory where it is compressed, as HDF5 goes back and forth."""
+    """Returns a file of an archive, in memory: HDF5 goes back and forth in it, which compression makes slow."""
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(name)
         if info.file_size > PACKED * max(info.compress_size, 1):
@@ -131,6 +131,11 @@ def channels(layers):
     """Returns the number of channels of the images that weights, as `read` returns them, were trained on, or None."""
     kernel, *_ = layers.get("stem_conv", (None,))
     return kernel.shape[2] if np.ndim(kernel) == 4 else None
+
+
+def classes(layers):
+    """Returns the number of classes of weights, as `read` returns them; None without a head."""
+    return layers[HEAD][0].shape[-1] if HEAD in layers else None
 
 
 def adapted(layers, count):

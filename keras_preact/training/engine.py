@@ -135,13 +135,12 @@ def train(
     An interrupted run ends with the weights and the log of an uninterrupted one on the same machine, to the bit.
 
     Args:
-        model: the name of a builder, or a `NetworkConfig`; it starts from random weights.
+        model: the name of a builder, or a `NetworkConfig`.
         data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
         recipe: the name of a recipe, or a `Recipe`.
         output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent, with more than ten
-            classes also that of the five best), curve.png,
-            tensorboard/ on TensorFlow if TensorBoard is installed, checkpoint.weights.h5 and, at the end,
-            final.weights.h5.
+            classes also that of the five best), curve.png, tensorboard/ on TensorFlow if TensorBoard is installed,
+            checkpoint.weights.h5 and, at the end, final.weights.h5.
         seed: of the initial weights, the order of the data and its augmentation.
         engine: an `Engine`; default on one device in float32.
         hold_out: measure on so many training images, held out, instead of on the test images: what hyper-parameters
@@ -156,8 +155,9 @@ def train(
 
     Raises:
         ValueError: an unknown model, data set, recipe or strategy; a batch larger than the data or not divisible by
-            the devices; a warm-up longer than the run; an output folder that holds another run, or one on other data
-            or replicas, is damaged, is in use by another process, or cannot be written to.
+            the devices; a warm-up longer than the run; `weights` that cannot be read or do not fit; an output folder
+            that holds another run, or one on other data or replicas, is damaged, is in use by another process, or
+            cannot be written to.
         Diverged: the loss became infinite or NaN.
     """
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
@@ -326,8 +326,8 @@ def _computes_bfloat16():
 
 
 def _start_from(layers, network, source, classes):
-    trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
-    files.assign(unrolled(network), layers, getattr(source, "name", source), keep_head=trained != classes)
+    keep_head = files.classes(layers) != classes
+    files.assign(unrolled(network), layers, getattr(source, "name", source), keep_head=keep_head)
     if isinstance(network, Looped):
         network.roll()
 
@@ -400,10 +400,15 @@ class _Epochs(keras.callbacks.Callback):
         self.folder, self.rates, self.images, self.chief = folder, rates, images, chief
 
     def on_train_begin(self, logs=None):
-        self.began, self.ended = time.monotonic(), 0
+        self.began = None  # (epoch, time) of the first epoch of this process
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.monotonic()
+        first, began = self.began = self.began or (epoch, self.start)
+        # At the end of an epoch the progress bar still has its line.
+        if epoch > first and self.params["verbose"] and self.chief:
+            left = (self.params["epochs"] - epoch) * (self.start - began) / (epoch - first)
+            print(f"{datetime.timedelta(seconds=round(left))} left in this run", flush=True)
 
     def on_test_begin(self, logs=None):
         self.trained = time.monotonic()
@@ -425,7 +430,3 @@ class _Epochs(keras.callbacks.Callback):
             # Older versions had fewer columns.
             atomic.write_csv(self.folder / runs.LOG, [dict.fromkeys(row, "") | old for old in rows] + [row])
         _save(self.model, self.folder / runs.CHECKPOINT, self.chief, epoch + 1)
-        self.ended += 1
-        left = (self.params["epochs"] - epoch - 1) * (time.monotonic() - self.began) / self.ended
-        if left and self.params["verbose"] and self.chief:
-            print(f"{datetime.timedelta(seconds=round(left))} left in this run", flush=True)

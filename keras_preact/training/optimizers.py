@@ -81,7 +81,7 @@ class Muon(SGD):
 
 
 def orthogonalized(matrix):
-    """Returns `matrix`, of rank 2 or more, with all singular values brought between 0.7 and 1.2.
+    """Returns `matrix`, of rank 2 or more, with its singular values brought near 1, those of next to nothing apart.
 
     By five steps of a Newton-Schulz iteration whose coefficients are Jordan's, on the narrow side.
     """

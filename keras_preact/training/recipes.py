@@ -39,7 +39,8 @@ class Recipe:
             SGD at ten times the learning rate for all else (`optimizers.Muon`).
         momentum: of the optimizer.
         nesterov: whether the momentum is Nesterov's.
-        weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum.
+        weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum; of "muon" the part of a kernel
+            that a step at the learning rate 1 takes from it.
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
         label_smoothing: share of the target that is spread over all classes.
         augmentation: which crop of a training image is taken, before it is flipped at random. "pad_crop", of its own

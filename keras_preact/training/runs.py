@@ -90,7 +90,7 @@ def found(folder):
     """
     rows = []
     for path in sorted(local("folder", folder).rglob(RUN)):
-        run, log = read_run(path.parent), read_log(path.parent / LOG)
+        run, log = read_run(path.parent, ("model", "seed")), read_log(path.parent / LOG)
         epoch, epochs = (int(log[-1]["epoch"]) if log else 0), run["recipe"]["epochs"]
         speed = float(log[-1].get("images_per_second", 0)) if log else 0
         finished = (path.parent / FINAL).exists()

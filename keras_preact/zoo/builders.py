@@ -9,6 +9,7 @@ from keras_preact.data.preprocessing import LABELS
 from keras_preact.networks import costs, files
 from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.building import ResNet, check_top
+from keras_preact.networks.graph import deep_enough
 from keras_preact.zoo.metadata import Metadata
 from keras_preact.zoo.resolving import Found, of_repository, resolve
 
@@ -95,7 +96,7 @@ def _build(architecture, weights, config, classes, **arguments):
     if top and known and known.preprocessing and arguments["input_tensor"] is arguments["input_shape"] is None:
         arguments["input_shape"] = known.preprocessing.input_shape
     arguments["input_shape"] = files.completed(arguments["input_shape"], layers)
-    trained = layers[files.HEAD][0].shape[-1] if files.HEAD in layers else None
+    trained = files.classes(layers)
     if top and classes is None:
         classes = trained
     new_head = top and (trained is None or classes != trained)
@@ -109,7 +110,10 @@ def _build(architecture, weights, config, classes, **arguments):
             f"adapted to {wanted}: its channels are summed for one, and else repeated and scaled. Train it before use.",
             stacklevel=3,
         )
-    own = model if arguments["input_tensor"] is None else keras.Model(arguments["input_tensor"], model.outputs)
+    own = model
+    if arguments["input_tensor"] is not None:
+        with deep_enough(found.config or config):
+            own = keras.Model(arguments["input_tensor"], model.outputs)  # without what comes before
     files.assign(own, layers, repr(os.fspath(found.address)), keep_head=new_head)
     if known:
         model.preprocessing = known.preprocessing and known.preprocessing.of_input(own.input_shape[1:])
@@ -208,7 +212,9 @@ def create_model(name: str, **arguments) -> keras.Model:
         raise ValueError(
             f"Give weights behind the dot or as `weights`. Received: {name!r} and {arguments['weights']!r}"
         )
-    return globals()[builder](**({"weights": tag} if tag else {}) | arguments)
+    if tag:
+        arguments["weights"] = tag
+    return globals()[builder](**arguments)
 
 
 def from_hub(repository, **arguments):

@@ -155,7 +155,7 @@ def _prepared(name, branch, private, cache):
 def _write(folder, network, golden, metadata, run, name, before):
     """Writes every file of the repository into `folder`, each of them the same whenever it is written again."""
     network.save(folder, zipped=False)
-    shutil.rmtree(folder / "assets", ignore_errors=True)  # of layers with vocabularies; ours have none
+    shutil.rmtree(folder / "assets", ignore_errors=True)  # what a .keras file carries; here our metadata tell it
     keras_metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     del keras_metadata["date_saved"]
     (folder / "metadata.json").write_text(json.dumps(keras_metadata), encoding="utf-8")
