@@ -84,6 +84,18 @@ assert sys.getrecursionlimit() == 1000
 """, config, cwd=tmp_path)
 
 
+def test_weights_of_the_original_1202_load_behind_a_layer_of_the_users_own(tmp_path):
+    run_python("""
+import keras, numpy as np, keras_preact as kp
+
+model = kp.ResNet1202(input_shape=(8, 8, 3))
+model.save_weights("a.weights.h5")
+behind = kp.ResNet1202(weights="a.weights.h5", input_tensor=keras.layers.Rescaling(1.0)(keras.Input((8, 8, 3))))
+for one, other in zip(model.get_weights(), behind.get_weights(), strict=True):
+    np.testing.assert_array_equal(one, other)
+""", cwd=tmp_path)
+
+
 def expected(folder):
     arrays = np.load(folder / "expected.npz")
     assert 0.01 < np.abs(arrays["outputs"]).max() < 100
