@@ -45,7 +45,7 @@ def steps():
     def weights_after(steps, strategy, x, y, **engine):
         keras.utils.set_random_seed(3)
         with strategy.scope() if strategy else nullcontext():
-            data = SimpleNamespace(image_shape=x.shape[1:], labels=range(4))
+            data = SimpleNamespace(image_shape=x.shape[1:], labels=range(4), train_images=len(x))
             network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine(**engine))
         network.fit(x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
         if strategy:

@@ -135,10 +135,10 @@ def test_commands_that_cannot_be_read(arguments, message, capsys):
 def test_help_of_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    verbs = re.findall(r"^  ([a-z]+)  ", out.split("Commands:")[1], re.MULTILINE)
+    verbs = re.findall(r"^  ([a-z-]+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert verbs == [
-        "classify", "explain", "list", "show", "train", "runs", "evaluate", "recipes", "convert", "pull", "push",
-        "export", "reproduce", "report", "signals", "benchmark",
+        "classify", "explain", "list", "show", "train", "fine-tune", "runs", "evaluate", "recipes", "convert", "pull",
+        "push", "export", "reproduce", "report", "signals", "benchmark",
     ]
     assert "Shell completion" in out and "130" in out
     for verb in verbs:
@@ -295,6 +295,26 @@ def test_train_and_evaluate(tmp_path, capsys):
     arguments[arguments.index(run)] = str(tmp_path / "wild")
     assert cli.main([*arguments, "--set", "learning_rate=1e30"]) == 1
     assert "Lower the learning rate" in capsys.readouterr().err
+
+
+def test_fine_tune(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for label, brightness in (("dark", 0), ("light", 150)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(5):
+            image = rng.integers(0, 100, (40, 36 + i, 3)) + brightness
+            Image.fromarray(image.astype("uint8")).save(tmp_path / "photos" / label / f"{i}.jpg")
+    run = str(tmp_path / "run")
+    arguments = ["fine-tune", str(tmp_path / "photos"), "--from", "PreActResNet20", "--weights", "cifar10"]
+    arguments += ["--output", run, "--epochs", "2", "--set", "learning_rate=0.05"]
+    assert cli.main(arguments) == 0
+    (error,) = re.findall(r"([\d.]+) % test error after the last of 2 epochs", capsys.readouterr().out)
+    assert cli.main(["classify", str(tmp_path / "photos" / "light" / "4.jpg"), "--model", run]) == 0
+    assert {"dark", "light"} < set(capsys.readouterr().out.split())
+    assert cli.main(["evaluate", run, "--data", str(tmp_path / "photos")]) == 0
+    assert f"{error} % top-1" in capsys.readouterr().out
+    assert cli.main([*arguments, "--size", "40"]) == 2
+    assert "size" in capsys.readouterr().err
 
 
 def test_networks_of_one_channel(tmp_path, capsys):

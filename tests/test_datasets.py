@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_preact.data import datasets
-from keras_preact.data.datasets import TrainingBatches, crop_and_flip, cut_out, mix_up
+from keras_preact.data.batches import TrainingBatches, crop_and_flip, cut_out, mix_up
 from keras_preact.training.recipes import Recipe
 
 RECIPE = Recipe("tiny", "a test", epochs=1, batch_size=16, schedule="cosine", padding=0)
@@ -238,7 +238,8 @@ def test_cutout_is_centred():
 def test_no_batch_draws_what_the_order_of_the_epoch_drew(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        datasets, "crop_and_flip", lambda images, padding, rng: drawn.append(rng.permutation(64).tolist()) or images
+        "keras_preact.data.batches.crop_and_flip",
+        lambda images, padding, rng: drawn.append(rng.permutation(64).tolist()) or images,
     )
     batches = TrainingBatches(datasets.load(arrays()), RECIPE, seed=3, epoch=2)
     for i in range(len(batches)):

@@ -52,7 +52,7 @@ def float64(monkeypatch):
 
 def network(config, **engine):
     keras.utils.set_random_seed(5)
-    data = SimpleNamespace(image_shape=(8, 8, 3), labels=range(4))
+    data = SimpleNamespace(image_shape=(8, 8, 3), labels=range(4), train_images=100)
     return training.compiled(config, data, RECIPE, 0.02, Engine(precision="float64", **engine))
 
 

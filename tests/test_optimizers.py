@@ -1,10 +1,10 @@
-"""Steps of SGD and Muon against steps by hand, and singular values by NumPy."""
+"""Steps of each optimizer against steps by hand, and singular values by NumPy."""
 import keras
 import numpy as np
 import pytest
 
-from keras_preact.training.optimizers import OPTIMIZERS, SGD, Muon, orthogonalized
-from keras_preact.training.recipes import CHOICES
+from keras_preact.training.optimizers import OPTIMIZERS, SGD, AdamW, Muon, optimizer_of, orthogonalized
+from keras_preact.training.recipes import CHOICES, Recipe
 
 
 def test_a_recipe_can_name_every_optimizer():
@@ -95,3 +95,86 @@ def test_muon_leaves_other_variables_to_sgd_at_ten_times_the_rate(name, shape):
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         found.append(keras.ops.convert_to_numpy(variable))
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, l2", [("kernel", 0.1), ("gamma", 0.0)])
+def test_adamw_decays_kernels_beside_the_moments(name, l2):
+    """Loshchilov and Hutter 2019, algorithm 2, line 12: the decay does not enter the moments."""
+    start, *gradients = np.random.default_rng(3).normal(size=(4, 5)).astype("float32")
+    variable = keras.Variable(start, name=name)
+    optimizer = AdamW(0.02, l2=0.1, decay="kernels")
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    w, m, v = start.astype("float64"), 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.02 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7) + l2 * w)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, atol=1e-5)
+
+
+PARTS = "stem", "stage1", "stage2", "predictions"
+
+
+def of_parts():
+    variables = []
+    for part in PARTS:
+        with keras.name_scope(f"{part}_conv"):
+            variables.append(keras.Variable([1.0], name="gamma"))
+    return variables
+
+
+def stepped(recipe, steps, rates=0.1):
+    """What each variable of `PARTS` is after so many steps of the gradient 1, two of them an epoch."""
+    variables, found = of_parts(), []
+    optimizer = optimizer_of(recipe, rates, PARTS, 2)
+    for _ in range(steps):
+        optimizer.apply([keras.ops.convert_to_tensor([1.0])] * len(PARTS), variables)
+        found.append([float(variable[0]) for variable in variables])
+    return found
+
+
+@pytest.mark.parametrize("optimizer, step", [("sgd", 0.1), ("muon", 1.0), ("adamw", 0.1)])
+def test_a_part_nearer_to_the_image_takes_smaller_steps_after_the_last_part_alone(optimizer, step):
+    """Two steps an epoch; with layer_decay=0.5 the parts learn at 1/8, 1/4, 1/2 and 1 times the rate."""
+    recipe = Recipe("tiny", "a test", 2, optimizer=optimizer, momentum=0.0, weight_decay=0.0, layer_decay=0.5,
+                    head_epochs=1)
+    alone = [[1, 1, 1, 1 - step], [1, 1, 1, 1 - 2 * step]]
+    whole = [1 - step / 8, 1 - step / 4, 1 - step / 2, 1 - 3 * step]
+    found = stepped(recipe, 3)
+    np.testing.assert_allclose(found[:2], alone, rtol=1e-5)
+    # Adam's moments have seen the gradient 1 at every step.
+    np.testing.assert_allclose(found[2], whole, rtol=1e-4)
+
+
+def test_without_these_fields_all_parts_take_the_same_steps():
+    recipe = Recipe("tiny", "a test", 2, momentum=0.0, weight_decay=0.0)
+    np.testing.assert_allclose(stepped(recipe, 2), [[0.9] * 4, [0.8] * 4], rtol=1e-6)
+
+
+def test_the_head_is_trained_alone_for_as_many_epochs_with_accumulated_gradients():
+    """A step is two batches: the first epoch has one."""
+    recipe = Recipe("tiny", "a test", 2, momentum=0.0, weight_decay=0.0, head_epochs=1, accumulate=2)
+    expected = [[1, 1, 1, 1], [1, 1, 1, 0.9], [1, 1, 1, 0.9], [0.9, 0.9, 0.9, 0.8]]
+    np.testing.assert_allclose(stepped(recipe, 4), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "muon", "adamw"])
+def test_accumulated_gradients_are_the_mean_of_those_of_batches(kind):
+    gradients = np.random.default_rng(4).normal(size=(4, 3, 3, 2, 2)).astype("float32")
+    found = []
+    for accumulate, given in ((2, gradients), (1, gradients.reshape(2, 2, 3, 3, 2, 2).mean(1))):
+        kernel = keras.Variable(np.ones((3, 3, 2, 2), "float32"), name="kernel")
+        optimizer = optimizer_of(Recipe("tiny", "a test", 1, optimizer=kind, accumulate=accumulate), 0.1)
+        for gradient in given:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+        found.append(keras.ops.convert_to_numpy(kernel))
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_the_norm_of_all_gradients_is_clipped():
+    """(3, 4) has the norm 5 and becomes (0.6, 0.8); (0.3, 0.4) stays."""
+    variables = [keras.Variable([0.0], name="kernel"), keras.Variable([0.0], name="gamma")]
+    optimizer = optimizer_of(Recipe("tiny", "a test", 1, momentum=0.0, weight_decay=0.0, clip=1.0), 1.0)
+    for gradients, expected in (((3.0, 4.0), (-0.6, -0.8)), ((0.3, 0.4), (-0.9, -1.2))):
+        optimizer.apply([keras.ops.convert_to_tensor([g]) for g in gradients], variables)
+        np.testing.assert_allclose([float(v[0]) for v in variables], expected, rtol=1e-5)

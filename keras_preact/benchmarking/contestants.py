@@ -134,7 +134,8 @@ class Trainer:
 
     def _of_the_engine(self):
         config = CONFIGS[self.network]
-        data = SimpleNamespace(image_shape=(self.size, self.size, 3), labels=range(config.default_classes))
+        shape, labels = (self.size, self.size, 3), range(config.default_classes)
+        data = SimpleNamespace(image_shape=shape, labels=labels, train_images=50_000)
         recipe = dataclasses.replace(recipes.find("cifar_paper"), nesterov=True)
         fields = {"loop": False} if self.forms else {}
         for form in self.forms:

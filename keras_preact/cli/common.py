@@ -53,7 +53,7 @@ def of_network(name: str = "model") -> Callable:
     if name == "model":
         network = click.argument(name, metavar="NETWORK")
     else:
-        network = click.option(name, help=f"{what}.  [default: {' '.join(DEFAULT)}]")
+        network = click.option(name, "model", help=f"{what}.  [default: {' '.join(DEFAULT)}]")
     weights = click.option("--weights", help="Of a named network: a tag, a file, or hf://owner/name.")
     return lambda verb: network(weights(verb))
 

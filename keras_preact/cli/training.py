@@ -1,9 +1,11 @@
-"""Verbs on training: train, runs, evaluate, recipes."""
+"""Verbs on training: train, fine-tune, runs, evaluate, recipes."""
 import dataclasses
+import functools
 import json
 
 import click
 
+from keras_preact._support.paths import local
 from keras_preact.cli.common import (
     DATA,
     POSITIVE,
@@ -15,25 +17,45 @@ from keras_preact.cli.common import (
     on_keras,
     print_json,
     print_table,
+    trained,
 )
+
+
+def of_run(verb):
+    """Adds the options of a verb that makes a run: `output`, `seed`, `hold_out` and `changes` of its recipe."""
+    @click.option("--output", required=True, metavar="FOLDER", help="For the log, checkpoints and final weights.")
+    @click.option("--epochs", type=POSITIVE, help="Instead of the recipe's; its schedule and warm-up scale with them.")
+    @click.option("--batch-size", type=POSITIVE, help="Instead of the recipe's.")
+    @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
+                  help="Any other field of the recipe, as JSON: nesterov=true, drops=[0.5,0.75].")
+    @click.option("--seed", type=int, default=1, help="Of everything random.")
+    @click.option("--hold-out", type=click.IntRange(min=0), metavar="IMAGES", default=0,
+                  help="Measure on so many training images, held out, instead of on the test images.")
+    @functools.wraps(verb)
+    def of_recipe(epochs, batch_size, assignments, **options):
+        changes = dict(map(_assignment, assignments))
+        if "warmup_steps" in changes:
+            changes = {"warmup_of": None} | changes  # meant for this run
+        given = {"epochs": epochs, "batch_size": batch_size}
+        return verb(changes=changes | {field: value for field, value in given.items() if value}, **options)
+
+    return of_recipe
+
+
+def _end(output, hold_out, log):
+    measured = "held-out" if hold_out else "test"
+    click.echo(f"{log[-1]['test_error']} % {measured} error after the last of {len(log)} epochs; see {output}")
 
 
 @click.command()
 @click.argument("model", metavar="NETWORK")
 @click.option("--data", required=True, help=DATA)
 @click.option("--recipe", default="cifar_paper", help="`recipes` lists them.")
-@click.option("--output", required=True, metavar="FOLDER", help="For the log, checkpoints and final weights.")
-@click.option("--epochs", type=POSITIVE, help="Instead of the recipe's; its schedule and warm-up scale with them.")
-@click.option("--batch-size", type=POSITIVE, help="Instead of the recipe's.")
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE",
-              help="Any other field of the recipe, as JSON: nesterov=true, drops=[0.5,0.75].")
-@click.option("--seed", type=int, default=1, help="Of everything random.")
-@click.option("--hold-out", type=POSITIVE, metavar="IMAGES",
-              help="Measure on so many training images, held out, instead of on the test images.")
+@of_run
 @click.option("--weights", help="To start from: a tag, a file, or hf://owner/name.  [default: random ones]")
 @on_keras
 @of_engine
-def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_out, weights, engine):
+def train(model, data, recipe, output, changes, seed, hold_out, weights, engine):
     """Train a network by a recipe; the same command goes on where it was stopped.
 
     NETWORK is the name of one.
@@ -41,21 +63,34 @@ def train(model, data, recipe, output, epochs, batch_size, changes, seed, hold_o
     from keras_preact import train
     from keras_preact.training import recipes
 
-    recipe = recipes.find(recipe)
-    changes = dict(_assignment(text, recipe) for text in changes)
-    if "warmup_steps" in changes:
-        changes = {"warmup_of": None} | changes  # meant for this run
-    given = {"epochs": epochs, "batch_size": batch_size}
-    recipe = dataclasses.replace(recipe, **changes | {field: value for field, value in given.items() if value})
+    recipe = dataclasses.replace(recipes.find(recipe), **changes)
     if weights:
         from keras_preact.networks.architectures import named
         from keras_preact.zoo.resolving import resolve
 
         found = resolve(weights, model, named(model))
         model, weights = found.config or model, found.path()
-    *_, last = train(model, data, recipe, output, seed, engine, hold_out or 0, weights=weights)
-    measured = "held-out" if hold_out else "test"
-    click.echo(f"{last['test_error']} % {measured} error after the last of {last['epoch']} epochs; see {output}")
+    _end(output, hold_out, train(model, data, recipe, output, seed, engine, hold_out, weights=weights))
+
+
+@click.command("fine-tune")
+@click.argument("data")
+@of_network("--from")
+@click.option("--size", type=POSITIVE, help="Side of the crops of photographs.  [default: the weights']")
+@of_run
+@on_keras
+@of_engine
+def fine_tune(data, model, weights, size, output, changes, seed, hold_out, engine):
+    """Train a pretrained network for other classes; the same command goes on where it was stopped.
+
+    DATA is a folder of class folders of photographs, an .npz file or a TensorFlow data set.
+    """
+    from keras_preact import fine_tune
+    from keras_preact.training.runs import LOG, read_log
+
+    network = trained(model, weights)
+    fine_tune(network, data, output, size, seed, engine, hold_out, **changes)
+    _end(output, hold_out, read_log(local("output", output) / LOG))
 
 
 @click.command()
@@ -87,9 +122,11 @@ def runs(folder, as_json):
     ])
 
 
-def _assignment(text, recipe):
+def _assignment(text):
+    from keras_preact.training.recipes import Recipe
+
     name, _, value = text.partition("=")
-    fields = [field.name for field in dataclasses.fields(recipe) if field.name not in ("name", "source")]
+    fields = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("name", "source")]
     if name not in fields:
         raise ValueError(f"--set takes FIELD=VALUE with a field among {', '.join(fields)}. Received: {text!r}")
     try:
@@ -172,4 +209,4 @@ def recipes(name, as_json):
             click.echo(f"  {field} = {json.dumps(value)}")
 
 
-VERBS = (train, runs, evaluate, recipes)
+VERBS = (train, fine_tune, runs, evaluate, recipes)

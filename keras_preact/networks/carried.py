@@ -25,6 +25,12 @@ def carry(model, config):
     model.get_layer("stem_conv").save_assets = functools.partial(_write, model, None)
 
 
+def config_of(model):
+    """Returns the `NetworkConfig` of a network; None of other models."""
+    _, config = getattr(getattr(model, "save_assets", None), "args", (None, None))
+    return config
+
+
 def read(path):
     """Returns what a .keras file carries, a dict of "config", "preprocessing" and "labels", None where it is silent.
 

@@ -21,6 +21,19 @@ def layers_of(model):
     return list(found.values())
 
 
+def part_of(name):
+    """Returns the part of a network, "stem", "stage1" ..., "predictions", that a layer or variable of that name is of.
+
+    Another head is named as its layer up to the first underscore.
+    """
+    return name.split("/")[0].split("_")[0]
+
+
+def parts_of(model):
+    """Returns the parts of `model` that have weights, inputs first."""
+    return list(dict.fromkeys(part_of(layer.name) for layer in layers_of(model) if layer.weights))
+
+
 def normalizations_of(model):
     """Returns each batch normalization of `model` once, those inside models and layers of other layers, too."""
     return [one for one in compat.sublayers(model, recursive=True) if isinstance(one, layers.BatchNormalization)]

@@ -7,6 +7,7 @@ import numpy as np
 from keras_preact._support.drawing import drawing
 from keras_preact._support.settings import random_seed
 from keras_preact.data import datasets
+from keras_preact.data.batches import TrainingBatches
 from keras_preact.networks.config import ORDERS, NetworkConfig, plan
 from keras_preact.networks.graph import deep_enough
 from keras_preact.training import recipes
@@ -52,7 +53,7 @@ def measure(config, data=None, steps=0, seed=1):
     data = _noise(config) if data is None else datasets.load(data, config.input_size)
     with random_seed(seed), deep_enough(config):
         network = compiled(config, data, recipe, recipe.warmup_rate, Engine(loop=False))
-        batches = datasets.TrainingBatches(data, recipe, seed)
+        batches = TrainingBatches(data, recipe, seed)
         for step in range(steps):
             network.train_on_batch(*batches[step % len(batches)])
         images, targets = batches[0]

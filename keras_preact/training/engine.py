@@ -23,7 +23,7 @@ from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS, named
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.networks.graph import deep_enough
+from keras_preact.networks.graph import deep_enough, normalizations_of, parts_of
 from keras_preact.training import forms, recipes, runs
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
@@ -165,6 +165,7 @@ def train(
     config = model if isinstance(model, NetworkConfig) else named(model)
     if recipe.survival < 1:
         _check_stochastic(config, engine)
+    _check_tuning(recipe, engine, weights)
     folder = local("output", output)
     devices = STRATEGIES[engine.strategy](**({"replicas": engine.replicas} if engine.replicas else {}))
     data = datasets.for_recipe(data, recipe, config)
@@ -269,10 +270,9 @@ def _devices():
 
 
 def _check_stochastic(config, engine):
-    if engine.loop is True or engine.rematerialize:
+    if engine.rematerialize:
         raise ValueError(
-            "Stochastic depth goes with units that are neither looped nor rematerialized; leave out `loop` and "
-            f"`rematerialize`, or `survival`. Received: loop={engine.loop}, rematerialize={engine.rematerialize}"
+            "Stochastic depth goes with units that are not rematerialized; leave out `rematerialize`, or `survival`."
         )
     if config.join[0] != "plain":
         raise ValueError(
@@ -280,10 +280,30 @@ def _check_stochastic(config, engine):
         )
 
 
+def _check_tuning(recipe, engine, weights):
+    tuned = [field for field, value in (("head_epochs", 0), ("layer_decay", 1), ("bn", "trained"))
+             if getattr(recipe, field) != value]
+    if tuned and weights is None:
+        raise ValueError(
+            f"{' and '.join(tuned)} of a recipe are for a run that starts from trained weights: give `weights`, or "
+            "another recipe."
+        )
+    if engine.loop is True and not _loopable(recipe):
+        raise ValueError(
+            "Units are not looped with stochastic depth, frozen batch normalization, AdamW or accumulated gradients; "
+            "leave out `loop`."
+        )
+
+
+def _loopable(recipe):
+    plain = recipe.survival == 1 and recipe.bn == "trained" and recipe.accumulate == 1
+    return plain and recipe.optimizer in ("sgd", "muon")
+
+
 def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
     shape = image_shape(*data.image_shape)
     network = ResNet(config, input_shape=shape, classes=len(data.labels), classifier_activation=None)
-    if engine.loops(config) and recipe.survival == 1:
+    if engine.loops(config) and _loopable(recipe):
         trained = network, looped(network, config, engine.rematerialize, engine.batch_norm_group, model)
     else:
         options = {}
@@ -294,13 +314,13 @@ def compiled(config, data, recipe, rates, engine, model=keras.Model, seed=0):
         if model is not keras.Model:
             network = model(network.inputs, network.outputs, name=network.name, **options)
         trained = network,
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = engine.batch_norm == "synchronized"
+    for norm in normalizations_of(network):
+        norm.synchronized = engine.batch_norm == "synchronized"
+        norm.trainable = recipe.bn == "trained"
     fuse_batch_norm(trained[-1], engine.batch_norm_group)
     for form in trained:
         form.compile(
-            optimizer_of(recipe, rates),
+            optimizer_of(recipe, rates, parts_of(network), data.train_images // recipe.batch_size),
             keras.losses.CategoricalCrossentropy(from_logits=True),
             metrics=["accuracy", *([keras.metrics.TopKCategoricalAccuracy(5, TOP5)] if len(data.labels) > 10 else [])],
             jit_compile=engine.jit_compile,

@@ -1,13 +1,67 @@
-"""Fine-tuning: which parts of a network are trained, and the statistics of its batch normalizations."""
+"""Fine-tuning: as a whole, or which parts of a network are trained; the statistics of its batch normalizations."""
+import dataclasses
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
-from keras_preact.networks.graph import layers_of, normalizations_of
+from keras_preact.data import datasets, streams
+from keras_preact.networks.carried import config_of
+from keras_preact.networks.graph import layers_of, normalizations_of, part_of, parts_of
+from keras_preact.training import recipes, runs
+from keras_preact.training.engine import train
 
 BN = ("frozen", "trained")
+
+
+def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, verbose="auto", **changes):
+    """Trains a pretrained network for other classes, or goes on where the same call was stopped before.
+
+    The new last layer is trained alone at first, then the whole network, the less the nearer to the image; batch
+    normalization keeps the statistics of the weights. Images are normalized as those that the weights were trained on.
+    `output` is the folder of a run, as of `train`: evaluate, export and publish it like any other.
+
+    >>> model = kp.PreActResNet50(weights="imagenet_keras")
+    >>> flowers = kp.fine_tune(model, "flower_photos", "runs/flowers")
+    >>> kp.export(flowers, "models/flowers")
+
+    Args:
+        model: a network of the zoo with trained weights and `preprocessing`; it stays as it is. The last layer is
+            trained anew unless `model.labels` are the classes of the data.
+        data: what `train` takes, such as a folder of class folders of photographs.
+        output: the folder of the run.
+        size: side in pixels to which photographs are cropped; default that of the weights.
+        seed, engine, hold_out, verbose: as of `train`.
+        **changes: fields of the recipe "fine_tune", `recipes.for_fine_tuning`, whose number of epochs follows from
+            that of the images: epochs=10, learning_rate=0.02, bn="trained".
+
+    Returns:
+        The network with the weights after the last epoch, its `labels` and `preprocessing`.
+
+    Raises:
+        ValueError: as `train`; a model that is no network of the zoo or has no `preprocessing`; `size` for images that
+            have one size.
+    """
+    config, preprocessing = config_of(model), getattr(model, "preprocessing", None)
+    if config is None or preprocessing is None:
+        raise ValueError(
+            "`model` must be a network of the zoo with trained weights, whose `preprocessing` is set. Received: "
+            f"{model.name} with preprocessing={preprocessing}"
+        )
+    data = datasets.load(data)
+    photographs = isinstance(data, streams.Stream)
+    if size is not None and not photographs:
+        raise ValueError(f"`size` is for photographs, and the images of {data.name} have one size. Received: {size}")
+    recipe = recipes.for_fine_tuning(data.train_images - hold_out, photographs)
+    recipe = dataclasses.replace(recipe, **{"warmup_of": None, "size": size or preprocessing.size[0]} | changes)
+    data = datasets.for_recipe(data, recipe, config)
+    statistics = {field: getattr(preprocessing, field) for field in ("mean", "std")}
+    data = dataclasses.replace(data, preprocessing=dataclasses.replace(data.preprocessing, **statistics))
+    known = tuple(model.labels or ()) == tuple(data.labels)
+    start = model if known else keras.Model(model.inputs, model.get_layer("avg_pool").output, name=model.name)
+    train(config, data, recipe, output, seed, engine, hold_out, verbose, start)
+    return runs.load_run(output)[0]
 
 
 def freeze(model, until="predictions", bn="frozen"):
@@ -28,12 +82,12 @@ def freeze(model, until="predictions", bn="frozen"):
     """
     check_choice("bn", bn, BN)
     layers = layers_of(model)
-    parts = list(dict.fromkeys(_part(layer) for layer in layers if layer.weights))
+    parts = parts_of(model)
     check_choice("until", until, parts)
     trained = parts[parts.index(until):]
     model.trainable = True  # those of models inside it, too, which would freeze whatever they hold
     for layer in layers:
-        layer.trainable = _part(layer) in trained
+        layer.trainable = part_of(layer.name) in trained
     if bn == "frozen":
         for norm in normalizations_of(model):
             norm.trainable = False
@@ -42,7 +96,7 @@ def freeze(model, until="predictions", bn="frozen"):
 
 def unfreeze(model, bn="frozen"):
     """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`."""
-    return freeze(model, _part(next(layer for layer in layers_of(model) if layer.weights)), bn)
+    return freeze(model, parts_of(model)[0], bn)
 
 
 def recalibrate(model, images, batch_size=128):
@@ -138,6 +192,3 @@ def _check_batch(batch, model):
             f"Received: {shape or type(batch).__name__}"
         )
 
-
-def _part(layer):
-    return layer.name.split("_")[0]

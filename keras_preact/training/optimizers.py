@@ -2,23 +2,28 @@
 import keras
 from keras import ops
 
+from keras_preact.networks.graph import part_of
 
-class SGD(keras.optimizers.SGD):
-    """Keras's SGD with the L2 gradient of the paper, g + d * w; Keras's own `weight_decay` is decoupled from momentum.
+
+class ByVariable:
+    """Of a Keras optimizer: decay that leaves variables out, and learning rates of their own for parts of a network.
 
     Args:
-        l2: the factor d.
+        l2: the factor of decay.
         decay: what it acts on, "all" variables or the "kernels" of convs and dense layers alone.
-        **kwargs: as of `keras.optimizers.SGD`.
+        parts: {part of a network, as `graph.part_of` names it: times which the learning rate is its own}; 1 for others.
+        alone: (a part, the number of steps at first in which nothing else is trained).
+        **kwargs: as of the optimizer.
     """
 
-    def __init__(self, *args, l2=0.0, decay="all", **kwargs):
+    def __init__(self, *args, l2=0.0, decay="all", parts=None, alone=(None, 0), **kwargs):
         super().__init__(*args, **kwargs)
-        self.l2, self.decay = l2, decay
+        self.l2, self.decay, self.parts, self.alone = l2, decay, dict(parts or {}), tuple(alone)
 
     def build(self, variables):
         # TensorFlow hands its own variables to update_step, whose names are not Keras's.
         self._decayed = {i for i, v in enumerate(variables) if self.decay == "all" or v.name == "kernel"}
+        self._parts = [part_of(v.path) for v in variables]
         super().build(variables)
 
     def apply(self, grads, trainable_variables=None):
@@ -31,12 +36,43 @@ class SGD(keras.optimizers.SGD):
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and self._get_variable_index(variable) in self._decayed:
-            gradient = ops.add(gradient, ops.multiply(ops.cast(variable, gradient.dtype), self.l2))
-        super().update_step(gradient, variable, learning_rate)
+        index = self._get_variable_index(variable)
+        part, (alone, steps) = self._parts[index], self.alone
+        if part in self.parts:
+            learning_rate = learning_rate * self.parts[part]
+        if steps and part != alone:
+            learning_rate = ops.where(self.iterations < steps, 0.0, learning_rate)
+        self.step(index, gradient, variable, learning_rate)
 
     def get_config(self):
-        return super().get_config() | {"l2": self.l2, "decay": self.decay}
+        own = {"l2": self.l2, "decay": self.decay, "parts": self.parts, "alone": self.alone}
+        return super().get_config() | own
+
+
+class SGD(ByVariable, keras.optimizers.SGD):
+    """Keras's SGD with the L2 gradient of the paper, g + d * w; Keras's own `weight_decay` is decoupled from momentum.
+
+    Args:
+        **kwargs: as of `ByVariable`, whose `l2` is the factor d, and of `keras.optimizers.SGD`.
+    """
+
+    def step(self, index, gradient, variable, learning_rate):
+        if self.l2 and index in self._decayed:
+            gradient = ops.add(gradient, ops.multiply(ops.cast(variable, gradient.dtype), self.l2))
+        super(ByVariable, self).update_step(gradient, variable, learning_rate)
+
+
+class AdamW(ByVariable, keras.optimizers.Adam):
+    """Adam with decoupled decay (Loshchilov and Hutter 2019): a step takes `l2` times the learning rate of a variable.
+
+    Args:
+        **kwargs: as of `ByVariable` and `keras.optimizers.Adam`.
+    """
+
+    def step(self, index, gradient, variable, learning_rate):
+        if self.l2 and index in self._decayed:
+            self.assign_sub(variable, ops.cast(learning_rate * self.l2, variable.dtype) * variable)
+        super(ByVariable, self).update_step(gradient, variable, learning_rate)
 
 
 class Muon(SGD):
@@ -63,10 +99,9 @@ class Muon(SGD):
         super().build(variables)
         self._decayed = set()
 
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+    def step(self, index, gradient, variable, learning_rate):
         if index not in self._kernels:
-            return super().update_step(gradient, variable, learning_rate * self.others)
+            return super().step(index, gradient, variable, learning_rate * self.others)
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         momentum = self.momentums[index]
         self.assign(momentum, self.momentum * momentum + gradient)
@@ -94,11 +129,29 @@ def orthogonalized(matrix):
     return ops.swapaxes(x, -1, -2) if rows > columns else x
 
 
-OPTIMIZERS = {"sgd": SGD, "muon": Muon}
+def _sgd(kind):
+    return lambda rates, recipe, **options: kind(rates, recipe.momentum, recipe.nesterov, **options)
 
 
-def optimizer_of(recipe, rates):
-    """Returns the optimizer of a recipe, with the learning rates `rates`."""
+OPTIMIZERS = {
+    "sgd": _sgd(SGD), "muon": _sgd(Muon), "adamw": lambda rates, recipe, **options: AdamW(rates, **options),
+}
+
+
+def optimizer_of(recipe, rates, parts=(), steps_per_epoch=0):
+    """Returns the optimizer of a recipe.
+
+    Args:
+        recipe: a `Recipe`.
+        rates: the learning rate of each step, a Keras schedule.
+        parts: of the network, inputs first; the last one is trained alone in the first `recipe.head_epochs`.
+        steps_per_epoch: of the run.
+    """
+    above = enumerate(reversed(parts))  # the number of parts behind each
+    at_first = recipe.head_epochs * steps_per_epoch // recipe.accumulate
     return OPTIMIZERS[recipe.optimizer](
-        rates, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay, decay=recipe.decay,
+        rates, recipe, l2=recipe.weight_decay, decay=recipe.decay, global_clipnorm=recipe.clip,
+        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
+        parts={part: recipe.layer_decay**i for i, part in above} if recipe.layer_decay < 1 else None,
+        alone=(parts[-1], at_first) if at_first else (None, 0),
     )

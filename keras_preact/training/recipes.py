@@ -5,16 +5,17 @@ import math
 from keras_preact._support.checks import check_choice
 
 CHOICES = {
-    "optimizer": ("sgd", "muon"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
-    "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
+    "optimizer": ("sgd", "muon", "adamw"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
+    "bn": ("trained", "frozen"), "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
 }
 # Fields, the rule that their numbers keep, and whether a number keeps it.
 RANGES = (
-    (("epochs", "batch_size", "learning_rate", "warmup_of", "size"), "be positive", lambda n: n > 0),
-    (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "lighting"), "be at least 0",
-     lambda n: n >= 0),
+    (("epochs", "batch_size", "learning_rate", "warmup_of", "size", "clip", "accumulate"), "be positive",
+     lambda n: n > 0),
+    (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "lighting", "head_epochs"),
+     "be at least 0", lambda n: n >= 0),
     (("momentum", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
-    (("survival",), "be above 0 and at most 1", lambda n: 0 < n <= 1),
+    (("survival", "layer_decay"), "be above 0 and at most 1", lambda n: 0 < n <= 1),
     (("colour",), "lie between 0 and 1", lambda n: 0 <= n <= 1),
 )
 
@@ -35,13 +36,15 @@ class Recipe:
         warmup_rate: the learning rate during warm-up; None for a linear rise from 0, which only "cosine" knows.
         warmup_of: epochs of the run that `warmup_steps` are meant for; a copy with other `epochs` warms up in
             proportion. Default: `epochs`.
-        optimizer: "sgd", with the coupled L2 gradient, or "muon" for the kernels of convs, which alone decay, and
-            SGD at ten times the learning rate for all else (`optimizers.Muon`).
-        momentum: of the optimizer.
+        optimizer: "sgd", with the coupled L2 gradient; "muon" for the kernels of convs, which alone decay, and
+            SGD at ten times the learning rate for all else (`optimizers.Muon`); or "adamw", Adam with decoupled decay.
+        momentum: of "sgd" and "muon".
         nesterov: whether the momentum is Nesterov's.
         weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum; of "muon" the part of a kernel
-            that a step at the learning rate 1 takes from it.
+            that a step at the learning rate 1 takes from it, of "adamw" likewise.
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
+        clip: norm of all gradients together above which they are scaled down to it; None for none.
+        accumulate: batches whose mean gradient makes one step of the optimizer; steps elsewhere are batches.
         label_smoothing: share of the target that is spread over all classes.
         augmentation: which crop of a training image is taken, before it is flipped at random. "pad_crop", of its own
             size, after zeros were padded around it; or, of photographs of any size, one of 224x224 pixels by
@@ -55,6 +58,12 @@ class Recipe:
         survival: probability with which the last residual unit stays in a step, by stochastic depth (Huang et al.
             2016); it falls linearly to that from 1. 1 for none.
         size: side in pixels of the crop of photographs; None for the network's own. The scales are relative to it.
+        head_epochs: epochs at first in which the last layer alone is trained. This and the next two are for runs that
+            start from weights.
+        layer_decay: times which the learning rate of a stage is that of the next one, up to the last layer, whose rate
+            is `learning_rate`.
+        bn: "frozen" leaves the statistics, gamma and beta of batch normalization as the weights have them; "trained"
+            trains them.
 
     Raises:
         ValueError: a value that is out of range or not among the choices.
@@ -75,6 +84,8 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay: str = "all"
+    clip: float | None = None
+    accumulate: int = 1
     label_smoothing: float = 0.0
     augmentation: str = "pad_crop"
     padding: int = 4
@@ -84,6 +95,9 @@ class Recipe:
     lighting: float = 0.0
     size: int | None = None
     survival: float = 1.0
+    head_epochs: int = 0
+    layer_decay: float = 1.0
+    bn: str = "trained"
 
     def __post_init__(self):
         if isinstance(self.drops, list):
@@ -106,6 +120,8 @@ class Recipe:
             )
         if self.schedule == "steps" and self.warmup_steps and self.warmup_rate is None:
             raise ValueError("schedule='steps' warms up at a constant rate: give `warmup_rate`. Received: None")
+        if self.head_epochs >= self.epochs:
+            raise ValueError(f"`head_epochs` must be less than the {self.epochs} epochs. Received: {self.head_epochs}")
         others = ("colour", "lighting") if self.augmentation == "pad_crop" else ("cutout", "mixup")
         given = [field for field in others if getattr(self, field)]
         if given:
@@ -195,6 +211,20 @@ RECIPES = {recipe.name: recipe for recipe in (
         augmentation="scale_aspect", colour=0.4,
     ),
 )}
+
+
+def for_fine_tuning(images, photographs=True):
+    """Returns the recipe "fine_tune" for so many training images; fewer of them are seen more often.
+
+    Args:
+        images: of the data.
+        photographs: whether they are photographs of any size, or images of one size.
+    """
+    return Recipe(
+        "fine_tune", "ours (docs/fine-tuning.md)", epochs=min(max(72_000 // images, 5), 30), batch_size=min(32, images),
+        learning_rate=0.01, schedule="cosine", nesterov=True, decay="kernels", head_epochs=1, layer_decay=0.7,
+        bn="frozen", augmentation="scale_aspect" if photographs else "pad_crop",
+    )
 
 
 def find(name):
