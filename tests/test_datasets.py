@@ -3,11 +3,12 @@ import dataclasses
 import functools
 import os
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_preact.data import datasets
+from keras_preact.data import arrays as arrays_room, datasets
 from keras_preact.data.batches import TrainingBatches, crop_and_flip, cut_out, mix_up
 from keras_preact.training.recipes import Recipe
 
@@ -43,10 +44,15 @@ def test_npz_of_a_known_data_set_takes_its_labels_and_statistics(tmp_path):
 
 @pytest.mark.parametrize("change, pattern", [
     ({"y_test": None}, "must hold x_train, y_train, x_test, y_test. arrays has no y_test"),
-    ({"x_train": np.zeros((64, 4, 4, 3))}, "x_train must be uint8 images.*float64 of shape"),
-    ({"y_train": np.zeros(63, int)}, r"an integer label for each of the 64 images.*\(63,\)"),
-    ({"y_train": np.zeros(64)}, "integer label.*float64"),
-    ({"y_train": np.array(["cat"] * 64)}, "integer label.*, their classes numbered from 0. Received: <U3"),
+    ({"x_train": np.ones((64, 4, 4, 3))}, "x_train must be images.* before any.*float64 of shape .* from 1 to 1 in"),
+    ({"x_train": np.full((64, 4, 4, 3), -2.0)}, "of floats from 0 to 255.* from -2 to -2 in"),
+    ({"x_train": np.full((64, 4, 4, 3), 300, "uint16")}, "of uint8 or of floats.* Received: uint16 .* from 300 to 300"),
+    ({"y_train": np.zeros(63, int)}, r"a label for each of the 64 images.*\(63,\)"),
+    ({"y_train": np.zeros(64)}, "a label.*float64"),
+    ({"y_train": np.array(["cat"] * 64)}, "Labels must be numbers or names in all of arrays"),
+    ({"y_train": np.array(["a", "b"] * 32), "y_test": np.array(["a"] * 6 + ["c", "d"])},
+     r"Labels must be among a, b. Received: c as y_test\[6\] in arrays, and 1 more"),
+    ({"y_train": np.eye(4)[[0, 1, 2, 3] * 16] * 2}, r"a label .* Received: float64 of shape \(64, 4\)"),
     ({"x_test": np.zeros((8, 5, 4, 3), "uint8")}, r"one shape.*Received: \(4, 4, 3\) and \(5, 4, 3\) in arrays"),
     ({"x_test": np.zeros((8, 4, 4, 1), "uint8")}, r"one shape.*Received: \(4, 4, 3\) and \(4, 4, 1\)"),
     ({"x_test": np.zeros((0, 4, 4, 3), "uint8"), "y_test": np.zeros(0, int)}, r"x_test .*one or more.*\(0, 4, 4, 3\)"),
@@ -65,9 +71,107 @@ def test_arrays_that_do_not_belong_together_are_refused(change, pattern):
         datasets.load(given)
 
 
-def test_classes_may_have_names_and_then_no_training_images():
-    data = datasets.load(arrays() | {"class_names": ["a", "b", "c", "d", "e"]})
+@pytest.mark.parametrize("key", ["class_names", "label_names"])
+def test_classes_may_have_names_and_then_no_training_images(key):
+    data = datasets.load(arrays() | {key: ["a", "b", "c", "d", "e"]})
     assert data.labels == tuple("abcde")
+
+
+@pytest.mark.parametrize("kind", ["U", "S", "O"])
+def test_labels_may_be_names(kind, tmp_path):
+    names = np.array(["cat", "ant", "dog", "bee"])
+    given = arrays()
+    given |= {key: names[given[key].reshape(-1)].astype(kind) for key in ("y_train", "y_test")}
+    if kind == "O":
+        given = {key: value.tolist() if value.dtype == object else value for key, value in given.items()}
+    data = datasets.load(given)
+    assert data.labels == ("ant", "bee", "cat", "dog")
+    assert data.y_train[:5].tolist() == [2, 0, 3, 1, 2] and data.y_test.tolist() == [2, 0, 3, 1, 2, 0, 3, 1]
+    data = datasets.load(given | {"class_names": [*"dcba", *names]})  # in that order
+    assert data.y_train[:4].tolist() == [4, 5, 6, 7]
+
+
+def test_labels_may_be_one_hot_and_images_floats():
+    whole, given = datasets.load(arrays()), arrays()
+    given |= {key: np.eye(4, dtype="float32")[given[key].reshape(-1)] for key in ("y_train", "y_test")}
+    given |= {key: given[key] + np.float32(0.4) for key in ("x_train", "x_test")}
+    assert datasets.load(given).digest() == whole.digest()
+
+
+class Pairs(keras.utils.PyDataset):
+    """Batches of three."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return -(-len(self.images) // 3)
+
+    def __getitem__(self, i):
+        return self.images[3 * i:3 * i + 3], self.labels[3 * i:3 * i + 3]
+
+
+def iterated(images, labels):
+    return [(image, label) for image, label in zip(images, labels)].__iter__()
+
+
+def of_tensorflow(images, labels):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(5)
+
+
+@pytest.mark.parametrize("kind", [Pairs, iterated, of_tensorflow])
+def test_data_sets_that_fit_takes_are_taken(kind):
+    given = arrays()
+    train, test = ((given[f"x_{part}"], given[f"y_{part}"].reshape(-1)) for part in ("train", "test"))
+    assert datasets.load((kind(*train), kind(*test))).digest() == datasets.load(given).digest()
+    alone = datasets.load(kind(*test), known=tuple("abcd"))
+    assert (alone.train_images, alone.test_images, alone.preprocessing) == (0, 8, None)
+    assert alone.labels == ("0", "1", "2", "3")
+    with pytest.raises(ValueError, match="`data` must be .* two data sets of images and labels"):
+        datasets.load(kind(*test))
+
+
+def test_the_folders_of_keras_name_their_classes(tmp_path):
+    pytest.importorskip("tensorflow")
+    for label, value in (("dark", 10), ("light", 200)):
+        for i in range(4):
+            photo(tmp_path / label / f"{i}.png", (value + i,) * 3, (5, 6))
+    given = {"image_size": (6, 5), "shuffle": False, "verbose": False}
+    whole = [
+        keras.utils.image_dataset_from_directory(tmp_path, label_mode=mode, **given) for mode in ("int", "categorical")
+    ]
+    data = datasets.load(whole)
+    assert data.labels == ("dark", "light") and data.y_test.tolist() == [0] * 4 + [1] * 4
+    assert data.x_train[:, 0, 0, 0].tolist() == [10, 11, 12, 13, 200, 201, 202, 203]
+
+
+def test_data_sets_of_other_things_are_refused():
+    tf = pytest.importorskip("tensorflow")
+    given = arrays()
+    endless = of_tensorflow(given["x_test"], given["y_test"]).repeat()
+    with pytest.raises(ValueError, match=r"`data` must end, and this data set repeats itself: give its .take"):
+        datasets.load((endless, endless))
+    with pytest.raises(ValueError, match=r"must yield \(images, labels\). Received: EagerTensor"):
+        datasets.load((tf.data.Dataset.from_tensor_slices(given["x_test"]),) * 2)
+    with pytest.raises(ValueError, match="must have one size, and be one or more"):
+        datasets.load((iter([(np.zeros((2, 4, 4, 3)), [0, 1]), (np.zeros((2, 5, 4, 3)), [0, 1])]), iter([])))
+
+
+def test_test_images_suffice_where_the_classes_are_known(tmp_path):
+    given = {key: value for key, value in arrays().items() if "test" in key}
+    known = ("d", "c", "b", "a")
+    np.savez(tmp_path / "test.npz", **given)
+    for source in (given, tmp_path / "test.npz", (given["x_test"], given["y_test"])):
+        data = datasets.load(source, known=known)
+        assert (data.train_images, data.test_images, data.labels) == (0, 8, ("0", "1", "2", "3"))
+    data = datasets.load((given["x_test"], np.array([*"abcdabcd"])), known=known)  # by name
+    assert data.labels == known and data.y_test.tolist() == [3, 2, 1, 0] * 2
+    with pytest.raises(ValueError, match="has no x_train, y_train"):
+        datasets.load(given)
+    with pytest.raises(ValueError, match=r"among d, c, b, a. Received: e as y_test\[7\]"):
+        datasets.load((given["x_test"], np.array([*"abcdabce"])), known=known)
 
 
 def test_files_that_hold_no_arrays_are_refused(tmp_path):
@@ -88,7 +192,7 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
     with pytest.raises(ValueError, match="data.npz cannot be read as an .npz file of plain arrays"):
         datasets.load(path)
     for wrong in ((1, 2), ((1, 2), 3), np.zeros(3), None):
-        with pytest.raises(ValueError, match=r"`data` must be \(x_train, y_train\), .*, a dict of x_train, y_train"):
+        with pytest.raises(ValueError, match=r"`data` must be \(x_train, y_train\), .* of these arrays, two data sets"):
             datasets.load(wrong)
 
 
@@ -153,6 +257,57 @@ def test_class_folders_with_other_things_than_files_are_refused(tmp_path, make):
         datasets.load(tmp_path, (8, 8))
 
 
+def listed(path, lines, headings="file,label,split"):
+    path.write_text("\n".join([headings, *lines]) + "\n", encoding="utf-8-sig")
+    return path
+
+
+def test_a_csv_file_lists_images(tmp_path):
+    for i in range(10):
+        photo(tmp_path / "images" / f"{i}.png", (20 * i,) * 3)
+    rows = [f'images/{i}.png,"{"bee, wild" if i % 2 else "ant"}"' for i in range(10)]
+    data = datasets.load(listed(tmp_path / "bugs.csv", rows, "file,label"), (4, 4))
+    assert (data.name, data.labels) == ("bugs", ("ant", "bee, wild")) and "every fifth" in data.notes[0].lower()
+    assert data.x_test[:, 0, 0, 0].tolist() == [160, 180] and data.y_test.tolist() == [0, 1]
+    split = [f"{row},{'Train' if i < 6 else 'valid'}" for i, row in enumerate(rows)]
+    data = datasets.load(listed(tmp_path / "bugs.csv", split), (4, 4))
+    assert data.x_train[:, 0, 0, 0].tolist() == [0, 40, 80, 20, 60, 100] and data.y_test.tolist() == [0, 0, 1, 1]
+    alone = datasets.load(listed(tmp_path / "test.csv", split[7:8]), known=("bee, wild", "cat", "ant"))
+    assert alone.labels == ("bee, wild", "cat", "ant") and list(alone.test) == [(tmp_path / "images/7.png", 0)]
+
+
+@pytest.mark.parametrize("lines, headings, message", [
+    (["a.png,x"], "path,label", "must have the columns file and label, .* not in line 2 of"),
+    (["a.png,x", "a.png"], "file,label", "not in line 3 of"),
+    ([], "file,label", "has no images"),
+    (["a.png,x,train", "a.png,x,tset"], "file,label,split", "must have train or test. Received: 'tset' in line 3"),
+    (["a.png,x,"], "file,label,split", "must have train or test. Received: ''"),
+    (["b.png,x,train"], "file,label,split", "must have paths relative to .* There is no .*b.png"),
+    (["a.png,x,train"], "file,label,split", "images to train and to test with"),
+    (["a.png,x,train", "a.png,y,test"], "file,label,split", "The class y of bugs has no images to train with"),
+])
+def test_csv_files_that_list_no_images_are_refused(lines, headings, message, tmp_path):
+    photo(tmp_path / "a.png", (9, 9, 9))
+    with pytest.raises(ValueError, match=message):
+        datasets.load(listed(tmp_path / "bugs.csv", lines, headings))
+
+
+def test_a_csv_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ValueError, match="none.csv cannot be read as a CSV file"):
+        datasets.load(tmp_path / "none.csv")
+    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00file")
+    with pytest.raises(ValueError, match="bad.csv cannot be read as a CSV file in UTF-8"):
+        datasets.load(tmp_path / "bad.csv")
+
+
+def test_a_folder_of_test_images_suffices_where_the_classes_are_known(tmp_path):
+    for label in ("ant", "cat"):
+        photo(tmp_path / "Val" / label / "0.png", (9, 9, 9))
+    data = datasets.load(tmp_path, known=("cat", "bee", "ant"))
+    assert [label for _, label in data.test] == [0, 2] and data.train_images == 0
+    assert datasets.load(tmp_path, known=("bee", "ant")).labels == ("ant", "cat")  # of another network
+
+
 def test_unreadable_images_are_counted_and_named(tmp_path):
     for label in ("a", "b"):
         for i in range(5):
@@ -168,7 +323,7 @@ def test_empty_folders_are_refused(tmp_path):
         datasets.load(tmp_path, (8, 8))
     photo(tmp_path / "a" / "0.png", (9, 9, 9))
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match="The class folder .*b has no images to train with"):
+    with pytest.raises(ValueError, match="The class b of .* has no images to train with"):
         datasets.load(tmp_path, (8, 8))
 
 
@@ -195,7 +350,7 @@ def test_tensorflow_data_sets_are_read_offline():
     data = datasets.load("cifar10")
     assert (len(data.x_train), len(data.x_test)) == (50_000, 10_000)
     assert np.bincount(data.y_test).tolist() == [1000] * 10
-    mean, std = datasets._statistics(data.x_train)
+    mean, std = arrays_room._statistics(data.x_train)
     np.testing.assert_allclose(mean, data.preprocessing.mean, atol=2e-4)
     np.testing.assert_allclose(std, data.preprocessing.std, atol=2e-4)
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 import keras_preact as kp
 from keras_preact.data import datasets
+from keras_preact.data.arrays import Data
 from keras_preact.data.preprocessing import views_of
 from keras_preact.training import evaluation
 
@@ -41,7 +42,7 @@ def data():
     images = np.zeros((2, 4, 6, 1), "uint8")
     images[0, :, 1] = 10
     images[1, :, 4] = 10
-    return datasets.Data("d", images, np.array([1, 4]), images, np.array([1, 4]), LABELS, IDENTITY)
+    return Data("d", images, np.array([1, 4]), images, np.array([1, 4]), LABELS, IDENTITY)
 
 
 def test_the_views_are_averaged(data):
@@ -73,7 +74,7 @@ def columns(labels, order):
     images = np.zeros((6, 4, 6, 1), "uint8")
     for i in range(6):
         images[i, :, i] = 10
-    return datasets.Data("d", images, np.array(order), images, np.array(order), labels, IDENTITY)
+    return Data("d", images, np.array(order), images, np.array(order), labels, IDENTITY)
 
 
 @pytest.mark.parametrize("ours, labels, order, note", [
@@ -122,7 +123,7 @@ def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
     corner = np.asarray(seen[2])
     for image, black in zip(corner, (10, 5)):
         assert image[:, :black].max() == 0 and image[:, black:].min() == 255
-    assert report.notes[0].startswith("Every fifth image of each class, by name, is a test image")
+    assert report.notes[0].startswith("Every fifth image of each class is a test image")
     with pytest.raises(ValueError, match="`resize` must be at least the crop, 20. Received: 19"):
         evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=19)
 
@@ -155,3 +156,20 @@ def test_what_cannot_be_measured_is_refused(data):
 def test_the_confusion_matrix_is_drawn(data, tmp_path):
     evaluation.evaluate(brightest_column(6), data).plot(tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["pair", "dict", "data set"])
+def test_test_images_alone_are_measured(kind):
+    """Image i is of class i but the last, which is of class 0; the data set has no class 5."""
+    whole = columns(LABELS, [0, 1, 2, 3, 4, 0])
+    images, labels = whole.x_test, whole.y_test
+    pair = images, labels
+    given = {"pair": pair, "dict": dict(zip(("x_test", "y_test"), pair)), "data set": iter([pair])}
+    report = evaluation.evaluate(named(*LABELS), given[kind], IDENTITY)
+    assert (report.images, report.wrong, len(report.labels)) == (6, 1, 6)
+    assert report.notes == ("Classes were joined by their numbers: arrays does not name them.",)
+    names = np.array(LABELS)[labels]
+    report = evaluation.evaluate(named(*LABELS[::-1]), (images[:, :, ::-1], names), IDENTITY)
+    assert (report.wrong, report.labels, report.notes) == (1, LABELS[::-1], ())
+    with pytest.raises(ValueError, match="Without training images, .* give `preprocessing`. Received: None"):
+        evaluation.evaluate(named(*LABELS), (images, labels))

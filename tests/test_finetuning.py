@@ -223,7 +223,7 @@ def test_a_tensorflow_data_set_is_taken_and_an_endless_one_refused(model):
     images = np.random.default_rng(1).normal(1, 2, (7, 8, 8, 3)).astype("float32")
     kernel, norm = keras.ops.convert_to_numpy(model.get_layer("stem_conv").kernel), model.get_layer("stem_bn")
     data = tf.data.Dataset.from_tensor_slices((images, np.zeros(7))).batch(4)
-    with pytest.raises(ValueError, match=r"must end, and this data set repeats itself: give images.take\(batches\)"):
+    with pytest.raises(ValueError, match=r"must end, and this data set repeats itself: give its .take\(batches\)"):
         kp.recalibrate(model, data.repeat())
     kp.recalibrate(model, data)
     expected = moments(images, kernel)[1]

@@ -20,7 +20,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 SWITCH = {"auto": "auto", "on": True, "off": False}
 POSITIVE = click.IntRange(min=1)
 WIDE = 1000  # columns of a table that no terminal shows
-DATA = "TensorFlow data set, .npz file, or folder of class folders."
+DATA = "TensorFlow data set, .npz or .csv file, or folder of class folders."
 
 
 def on_keras(verb: Callable) -> Callable:

@@ -1,9 +1,22 @@
-"""Batches of images in memory: shuffled, cropped, flipped and mixed, with one-hot targets."""
+"""Batches: those of users' data sets, and those of images in memory, shuffled, cropped, flipped and mixed."""
 import keras
 import numpy as np
 
 from keras_preact.data.preprocessing import normalize, to_data_format
 from keras_preact.data.streams import one_hot
+
+
+def batches_of(dataset, name):
+    """Yields the batches of a data set that `fit` takes: a `tf.data.Dataset`, a `PyDataset`, or any iterable of them.
+
+    Raises:
+        ValueError: it never ends, as `name` is told.
+    """
+    if isinstance(dataset, keras.utils.PyDataset):
+        return (dataset[i] for i in range(len(dataset)))
+    if hasattr(dataset, "cardinality") and int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError(f"{name} must end, and this data set repeats itself: give its .take(batches).")
+    return iter(dataset)
 
 
 def crop_and_flip(images, padding, rng):

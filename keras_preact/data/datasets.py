@@ -3,125 +3,40 @@
 What an epoch of training holds follows from (seed, epoch) alone, so that an interrupted run goes on with the very
 batches it would have seen.
 """
+import csv
 import dataclasses
-import hashlib
 import importlib.util
 import os
-import zipfile
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_preact._support import compat
 from keras_preact._support.paths import local
-from keras_preact.data.batches import TestBatches, TrainingBatches, share
-from keras_preact.data.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
-from keras_preact.data.streams import (
-    Files,
-    Records,
-    Stream,
-    held_out,
-    naming_unreadable,
-    read_views,
-    tensorflow,
-)
+from keras_preact.data.arrays import CLASS_NAMES, Data, from_arrays, from_npz
+from keras_preact.data.batches import batches_of
+from keras_preact.data.preprocessing import LABELS
+from keras_preact.data.streams import Files, Records, Stream, naming_unreadable, read_views, tensorflow
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-CLASS_NAMES = "class_names"
-# Names of the folders of a split, in lower case.
-SPLITS = ("train", "training"), ("test", "val", "valid", "validation")
-HOLDOUT = 5000
+# Names of the folders of a split, and of the values in the column "split" of a CSV file, in lower case.
+SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+COLUMNS = ("file", "label", "split")
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Images of one size, in memory, to train and test on.
-
-    Args:
-        name: of the data set.
-        x_train, x_test: uint8 images of shape (n, height, width, channels).
-        y_train, y_test: integer labels of shape (n,).
-        labels: the name of each class.
-        preprocessing: mean and std of the training images, and their size.
-        notes: what there is to know of what is measured on it, a sentence each.
-    """
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    labels: tuple
-    preprocessing: Preprocessing
-    notes: tuple = ()
-
-    @property
-    def train_images(self):
-        return len(self.x_train)
-
-    @property
-    def test_images(self):
-        return len(self.x_test)
-
-    @property
-    def image_shape(self):
-        """(height, width, channels)."""
-        return self.x_train.shape[1:]
-
-    def digest(self):
-        """Returns a hash of all images and labels, by which a run knows its data."""
-        found = hashlib.blake2b(digest_size=16)
-        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
-            found.update(np.ascontiguousarray(array))
-        return found.hexdigest()
-
-    def hold_out(self, images=HOLDOUT):
-        """Returns the same with so many training images as test images: what hyper-parameters are chosen on.
-
-        They are taken at even distances, so that of images in the order of their classes each has its share.
-
-        Raises:
-            ValueError: there are not that many training images.
-        """
-        held = held_out(self.train_images, images)
-        return dataclasses.replace(
-            self, x_train=self.x_train[~held], y_train=self.y_train[~held],
-            x_test=self.x_train[held], y_test=self.y_train[held], notes=(),
-        )
-
-    def training(self, recipe, seed, epoch=0, part=(0, 1)):
-        """Returns what `fit` trains on from `epoch` on, as `TrainingBatches`."""
-        return {"x": TrainingBatches(self, recipe, seed, epoch, part)}
-
-    def validation(self, batch, part=(0, 1)):
-        """Returns what `fit` measures on: normalized test images and one-hot targets, or one of equal parts of them."""
-        images = normalize(share(self.x_test, part), self.preprocessing, "channels_last")
-        labels = share(self.y_test, part)
-        return {"validation_data": TestBatches(to_data_format(images), labels, len(self.labels), batch)}
-
-    def test_views(self, views, preprocessing, batch, crop=None):
-        """Yields (uint8 images of shape (n, views, height, width, channels), labels) of the test images."""
-        for start in range(0, self.test_images, batch):
-            images, labels = self.x_test[start:start + batch], self.y_test[start:start + batch]
-            yield views_of(images, views, crop or preprocessing.size), labels
-
-
-# What published weights are trained with; other data sets are measured when they are loaded.
-STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
-
-def load(source, size=None):
+def load(source, size=None, known=None):
     """Returns what is in `source`: `Data`, or a `Stream` where images differ in size.
 
     Args:
-        source: one of the two; ((x_train, y_train), (x_test, y_test)), as `keras.datasets` has them; a dict, or the
-            path of an .npz file, of these four arrays, and of class_names where the classes have names; the path of a
-            folder of class folders of images; or the name of a TensorFlow data set that is prepared on this machine.
+        source: one of the two; (train, test), each a pair of arrays (images, labels), as `keras.datasets` has them, or
+            a `tf.data.Dataset` or Keras data set of such pairs; a dict, or the path of an .npz file, of the four arrays
+            `ARRAYS`, and of class_names or label_names where the classes have names; the path of a folder of class
+            folders of images, or of a CSV file with the columns file, label and perhaps split; or the name of a
+            TensorFlow data set that is prepared on this machine. Labels are numbers from 0, or names.
         size: (height, width) to resize and crop images that differ in size to, all of them in memory, as `Data`.
+        known: the classes of a network that is to be measured. The test images then suffice: one such pair or data set,
+            two of the arrays, a folder `test` alone.
 
     Raises:
         ValueError: nothing of that name, arrays that do not belong together, labels outside the classes, empty class
@@ -129,27 +44,64 @@ def load(source, size=None):
     """
     if isinstance(source, (Data, Stream)):
         data = source
-    elif _is_pairs(source):
-        (x_train, y_train), (x_test, y_test) = source
-        data = from_arrays("arrays", dict(zip(ARRAYS, (x_train, y_train, x_test, y_test))))
     elif isinstance(source, dict):
-        data = from_arrays("arrays", source)
-    elif not isinstance(source, (str, os.PathLike)):
-        raise ValueError(
-            f"`data` must be (x_train, y_train), (x_test, y_test), a dict of {', '.join(ARRAYS)}, a path, or the name "
-            f"of a TensorFlow data set. Received: {type(source).__name__}"
-        )
+        data = from_arrays("arrays", source, known=known)
+    elif isinstance(source, (str, os.PathLike)):
+        data = _from_path(source, known)
     else:
-        path = local("data", source)
-        read = from_npz if path.suffix == ".npz" else from_folder if path.is_dir() else from_tfds
-        data = read(str(source) if read is from_tfds else path)
+        data = from_arrays("arrays", _arrays_of(source, known), known=known)
     return _in_memory(data, size) if size and isinstance(data, Stream) else data
 
 
-def _is_pairs(source):
-    return isinstance(source, (tuple, list)) and len(source) == 2 and all(
-        isinstance(part, (tuple, list)) and len(part) == 2 for part in source
-    )
+def _from_path(source, known):
+    path = local("data", source)
+    if path.suffix == ".npz":
+        return from_npz(path, known)
+    if path.suffix == ".csv":
+        return from_csv(path, known)
+    return from_folder(path, known) if path.is_dir() else from_tfds(str(source))
+
+
+def _arrays_of(source, known):
+    """Returns a dict of the arrays in (train, test), or of those of the test images that `source` is itself."""
+    parts = {"test": source} if known and (_is_pair(source) or _is_dataset(source)) else None
+    if parts is None and isinstance(source, (tuple, list)) and len(source) == 2:
+        parts = dict(zip(("train", "test"), source))
+    if parts is None or not all(_is_pair(part) or _is_dataset(part) for part in parts.values()):
+        raise ValueError(
+            "`data` must be (x_train, y_train), (x_test, y_test), a dict of these arrays, two data sets of images and "
+            f"labels, a path, or the name of a TensorFlow data set. Received: {type(source).__name__}"
+        )
+    arrays = {}
+    for part, given in parts.items():
+        images, labels = given if _is_pair(given) else _gathered(given)
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    names = getattr(parts.get("train", source), CLASS_NAMES[0], None)  # of Keras's image_dataset_from_directory
+    return arrays | ({CLASS_NAMES[0]: names} if names else {})
+
+
+def _is_pair(part):
+    return isinstance(part, (tuple, list)) and len(part) == 2 and hasattr(part[0], "shape")
+
+
+def _is_dataset(part):
+    others = isinstance(part, (str, os.PathLike, dict, tuple, list)) or hasattr(part, "shape")
+    return isinstance(part, keras.utils.PyDataset) or isinstance(part, Iterable) and not others
+
+
+def _gathered(dataset):
+    """Returns (images, labels) of all batches, or of all single examples, of a data set."""
+    images, labels = [], []
+    for batch in batches_of(dataset, "`data`"):
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise ValueError(f"A data set must yield (images, labels). Received: {type(batch).__name__}")
+        x, y = map(keras.ops.convert_to_numpy, batch[:2])
+        single = x.ndim == 3
+        images.append(x[None] if single else x)
+        labels.append(y[None] if single else y)
+    if len({x.shape[1:] for x in images}) != 1:
+        raise ValueError("The images of a data set must have one size, and be one or more: batch them at one size.")
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def for_recipe(source, recipe, config):
@@ -186,112 +138,7 @@ def _in_memory(stream, size):
         arrays[f"x_{part}"], arrays[f"y_{part}"] = np.concatenate(images)[:, 0], np.concatenate(labels)
     data = from_arrays(stream.name, arrays, stream.labels)
     measured = dataclasses.replace(whole, mean=data.preprocessing.mean, std=data.preprocessing.std)
-    return dataclasses.replace(data, preprocessing=measured)
-
-
-def from_npz(path):
-    """Returns the `Data` of an .npz file; a file named after a known data set takes its labels and statistics."""
-    path = local("data", path)
-    if not path.is_file():
-        raise ValueError(f"There is no data file {path}")
-    return from_arrays(path.stem, _arrays_in(path))
-
-
-def _arrays_in(path):
-    try:
-        with open(path, "rb") as file:
-            found = np.load(file, allow_pickle=False)
-            arrays = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read as an .npz file of plain arrays; it may be truncated or damaged: {error}. Write it "
-            f"anew with np.savez(path, {', '.join(f'{array}=...' for array in ARRAYS)})."
-        ) from error
-    if arrays is None:
-        raise ValueError(f"{path} holds one array, as np.save writes it. Write {', '.join(ARRAYS)} by np.savez.")
-    return arrays
-
-
-def from_arrays(name, arrays, labels=None):
-    """Returns a `Data` of the four arrays in the dict `arrays`, once they have been checked."""
-    missing = [array for array in ARRAYS if array not in arrays]
-    if missing:
-        raise ValueError(f"Data must hold {', '.join(ARRAYS)}. {name} has no {', '.join(missing)}.")
-    found = {}
-    for split in ("train", "test"):
-        x, y = (np.asarray(arrays[f"{array}_{split}"]) for array in "xy")
-        found[f"x_{split}"], found[f"y_{split}"] = x, _checked(name, split, x, y)
-    shapes = [found[f"x_{split}"].shape[1:] for split in ("train", "test")]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"Training and test images must have one shape (height, width, channels). Received: {shapes[0]} and "
-            f"{shapes[1]} in {name}. Resize them, or give a folder of image files, whose sizes may differ."
-        )
-    labels = labels or _class_names(name, arrays) or LABELS.get(name) or _numbers(name, found["y_train"])
-    for split in ("train", "test"):
-        y = found[f"y_{split}"]
-        wrong = np.flatnonzero((y < 0) | (y >= len(labels)))
-        if len(wrong):
-            raise ValueError(
-                f"Labels must lie between 0 and {len(labels) - 1}. Received: {y[wrong[0]]} as y_{split}[{wrong[0]}] "
-                f"in {name}, and {len(wrong) - 1} more"
-            )
-        found[f"y_{split}"] = y.astype("int32")
-    x = found["x_train"]
-    mean, std = STATISTICS.get(name) or _statistics(x)
-    return Data(name, **found, labels=tuple(labels), preprocessing=Preprocessing(mean, std, x.shape[1:3]))
-
-
-def _checked(name, split, x, y):
-    """Returns the labels `y` of the images `x`, of shape (n,)."""
-    if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
-        raise ValueError(
-            f"x_{split} must be uint8 images of shape (n, height, width, channels), one or more. "
-            f"Received: {x.dtype} of shape {x.shape} in {name}"
-        )
-    if y.shape == (len(x), 1):
-        y = y.reshape(-1)
-    if y.shape != (len(x),) or y.dtype.kind not in "iu":
-        raise ValueError(
-            f"y_{split} must be an integer label for each of the {len(x)} images, their classes numbered from 0. "
-            f"Received: {y.dtype} of shape {y.shape} in {name}"
-        )
-    return y
-
-
-def _class_names(name, arrays):
-    """Returns the names of the classes that come with `arrays`, or None."""
-    if CLASS_NAMES not in arrays:
-        return None
-    names = np.asarray(arrays[CLASS_NAMES])
-    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < max(len(names), 1):
-        raise ValueError(
-            f"{CLASS_NAMES} must be a text for each class, no two the same. Received: {names.dtype} of shape "
-            f"{names.shape} in {name}"
-        )
-    return tuple(names.tolist())
-
-
-def _numbers(name, y):
-    """Returns the labels of classes without names; each up to the largest number must have a training image."""
-    numbers = np.unique(y)
-    gap = np.flatnonzero(numbers[numbers >= 0] != np.arange(np.count_nonzero(numbers >= 0)))
-    if len(gap):
-        raise ValueError(
-            f"y_train must number the classes from 0 without gaps. Received: no image of class {gap[0]}, and "
-            f"{numbers[-1]} as the largest number, in {name}. Correct the labels; of classes without training images "
-            f"name all in {CLASS_NAMES}."
-        )
-    return tuple(map(str, range(max(int(numbers[-1]) + 1, 1))))
-
-
-def _statistics(images):
-    """Mean and standard deviation of each channel, of pixel values from 0 to 1, rounded to four digits."""
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
-    values = np.arange(256) / 255
-    mean = counts @ values / counts.sum(1)
-    std = np.sqrt(counts @ values**2 / counts.sum(1) - mean**2)
-    return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
+    return dataclasses.replace(data, preprocessing=measured, notes=stream.notes)
 
 
 def from_tfds(name):
@@ -337,37 +184,99 @@ def _test_splits(name):
     return ("validation",) if name.startswith("imagenet2012") else ("test", "validation")
 
 
-def from_folder(path):
+def from_folder(path, known=None):
     """Returns the `Stream` of a folder of class folders of images, or of such folders for training and testing.
 
     Those are named train or training, and test, val, valid or validation, the first of them that is there, in any case.
-    Without them every fifth image of a class, by name, is a test image.
+    Without them every fifth image of a class, by name, is a test image. A network whose classes are `known` is measured
+    on a folder for testing alone, too.
 
     Raises:
         ValueError: no class folders, or one that is empty or has other things than files.
     """
     path = local("data", path)
     folders = {entry.name.lower(): path / entry.name for entry in os.scandir(path) if entry.is_dir()}
-    train, test = (next((folders[name] for name in names if name in folders), None) for names in SPLITS)
-    split = train and test
-    roots = {"train": train, "test": test} if split else {"train": path, "test": path}
-    labels = _classes(roots["train"])
-    if _classes(roots["test"]) != labels:
-        raise ValueError(f"{roots['train']} and {roots['test']} must have folders for the same classes.")
-    parts = {}
-    for part, root in roots.items():
-        files = []
-        for label, name in enumerate(labels):
-            of_class = _files(root / name)
-            if not split:
-                of_class = [file for i, file in enumerate(of_class) if (i % 5 == 4) == (part == "test")]
-            if not of_class:
-                raise ValueError(f"The class folder {root / name} has no images to {part} with.")
-            files += [(file, label) for file in of_class]
-        parts[part] = Files(*zip(*files))
-    name = path.resolve().name  # that of "." is empty
-    note = f"Every fifth image of each class, by name, is a test image: {name} has no folders train and test."
-    return Stream(name, **parts, labels=labels, notes=() if split else (note,))
+    roots = {part: next((folders[name] for name in names if name in folders), None) for part, names in SPLITS.items()}
+    if known and roots["test"] and list(folders.values()) == [roots["test"]]:
+        del roots["train"]
+    elif not all(roots.values()):
+        roots = {None: path}
+    labels = _class_folders(next(iter(roots.values())))
+    if any(_class_folders(root) != labels for root in roots.values()):
+        raise ValueError(f"{' and '.join(map(str, roots.values()))} must have folders for the same classes.")
+    files = {part: {label: _files(root / label) for label in labels} for part, root in roots.items()}
+    return _stream(path.resolve().name, labels, files, known)  # the name of "." is empty
+
+
+def from_csv(path, known=None):
+    """Returns the `Stream` of the image files that a CSV file lists, by paths relative to its folder.
+
+    It has a line of headings. The column `file` has the paths, `label` the names of the classes, and `split`, which may
+    be left out, train or test (or val, valid, validation). Without it every fifth image of a class is a test image. A
+    network whose classes are `known` is measured on test images alone, too.
+
+    Raises:
+        ValueError: it has no such columns or other splits, or lists files that are not there.
+    """
+    path = local("data", path)
+    part_of = {name: part for part, names in SPLITS.items() for name in names} | {None: None}
+    files, labels = {}, set()
+    for line, row in enumerate(_rows(path), 2):
+        split, file = row["split"] and row["split"].strip().lower(), path.parent / row["file"]
+        if split not in part_of:
+            raise ValueError(f"The column split must have train or test. Received: {split!r} in line {line} of {path}")
+        if not file.is_file():
+            raise ValueError(f"The column file must have paths relative to {path.parent}. There is no {file}")
+        files.setdefault(part_of[split], {}).setdefault(row["label"], []).append(file)
+        labels.add(row["label"])
+    if set(files) not in ({None}, set(SPLITS)) and not (known and set(files) == {"test"}):
+        raise ValueError(f"{path} must list images to train and to test with, or have no column split.")
+    return _stream(path.stem, tuple(sorted(labels)), files, known)
+
+
+def _rows(path):
+    """Returns the lines of a CSV file as dicts of `COLUMNS`."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+    *needed, split = COLUMNS
+    for line, row in enumerate(rows, 2):
+        if not all(row.get(column) for column in needed):
+            raise ValueError(
+                "A CSV file must have the columns file and label, under headings of these names. One is not in line "
+                f"{line} of {path}"
+            )
+    if not rows:
+        raise ValueError(f"A CSV file must have a line of headings, and one for each image. {path} has no images.")
+    return [row | {split: row.get(split)} for row in rows]
+
+
+def _stream(name, labels, files, known=None):
+    """Returns the `Stream` of `files`, {"train", "test", or None before they are split: {label: files}}."""
+    notes, parts = (), {"train": Files((), ())}
+    if None in files:
+        notes = f"Every fifth image of each class is a test image: {name} does not say which are.",
+        files = {
+            part: {label: _fifth(of_class, part == "test") for label, of_class in files[None].items()}
+            for part in SPLITS
+        }
+    elif "train" not in files and set(labels) <= set(known):
+        labels = tuple(known)
+    for part, of_class in files.items():
+        empty = [label for label in labels if not of_class.get(label)]
+        if empty and len(files) > 1 or len(empty) == len(labels):
+            raise ValueError(f"The class {empty[0]} of {name} has no images to {part} with.")
+        parts[part] = Files(*zip(*(
+            (file, number) for number, label in enumerate(labels) for file in of_class.get(label, ())
+        )))
+    return Stream(name, **parts, labels=labels, notes=notes)
+
+
+def _fifth(files, test):
+    """Returns every fifth file, or the others."""
+    return [file for i, file in enumerate(files) if (i % 5 == 4) == test]
 
 
 def _files(folder):
@@ -381,7 +290,7 @@ def _files(folder):
     return sorted(Path(entry.path) for entry in entries)
 
 
-def _classes(path):
+def _class_folders(path):
     labels = tuple(sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != "."))
     if not labels:
         raise ValueError(f"{path} must hold a folder of images for each class, and has no folders.")

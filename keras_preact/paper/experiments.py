@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice
 from keras_preact._support.paths import local
-from keras_preact.data.datasets import HOLDOUT
+from keras_preact.data.arrays import HOLDOUT
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import evaluation, recipes, runs
 from keras_preact.training.engine import Diverged, train

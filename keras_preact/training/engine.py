@@ -136,7 +136,9 @@ def train(
 
     Args:
         model: the name of a builder, or a `NetworkConfig`.
-        data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
+        data: a TensorFlow data set by name; an .npz file of x_train, y_train, x_test and y_test, or a dict of these; a
+            folder of class folders of images; a .csv file with the columns file, label and split; or (train, test), two
+            pairs of arrays or data sets of images and labels. Images are uint8; labels are numbers from 0, or names.
         recipe: the name of a recipe, or a `Recipe`.
         output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent, with more than ten
             classes also that of the five best), curve.png, tensorboard/ on TensorFlow if TensorBoard is installed,

@@ -8,6 +8,7 @@ import numpy as np
 from keras_preact._support.checks import check_choice
 from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
+from keras_preact.data.arrays import Data
 from keras_preact.data.preprocessing import IMAGENET_LABELS, LABELS, VIEWS, normalize, to_data_format
 
 LAST = "channels_last"
@@ -90,7 +91,9 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
 
     Args:
         model: a network with its top, whose outputs are logits or probabilities.
-        data: what `datasets.load` takes: a TensorFlow data set by name, an .npz file, a folder, or arrays.
+        data: what `train` takes: a TensorFlow data set by name, an .npz or .csv file, a folder, arrays or data sets;
+            or its test images alone: (images, labels), a data set of these, x_test and y_test in an .npz file, a folder
+            `test` of class folders.
         preprocessing: a `Preprocessing`, what the weights were trained with; default that of `model` or, if it has
             none, of `data`.
         views: of each image, whose outputs are averaged: "single", the central crop; "flip", that and its mirror
@@ -110,8 +113,11 @@ def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=
             number or by their names.
     """
     check_choice("views", views, VIEWS)
-    data = datasets.load(data)
+    known = getattr(model, "labels", None) or tuple(map(str, range(model.output_shape[-1])))
+    data = datasets.load(data, known=known)
     preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
+    if preprocessing is None:
+        raise ValueError("Without training images, whose statistics these may be, give `preprocessing`. Received: None")
     trained = preprocessing.size
     preprocessing, resizing = _cropped(preprocessing, crop, resize, data)
     shape = preprocessing.input_shape
@@ -171,7 +177,7 @@ def _joined(labels, data):
 def _cropped(preprocessing, crop, resize, data):
     """Returns (`preprocessing` of what the network sees, that by which photographs are resized before the crop)."""
     size = (crop, crop) if isinstance(crop, int) else tuple(crop or preprocessing.size)
-    if isinstance(data, datasets.Data):
+    if isinstance(data, Data):
         height, width, _ = data.image_shape
         if crop is None:
             size = height, width

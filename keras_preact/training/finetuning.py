@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_preact._support.checks import check_choice
 from keras_preact.data import datasets, streams
+from keras_preact.data.batches import batches_of
 from keras_preact.networks.carried import config_of
 from keras_preact.networks.graph import layers_of, normalizations_of, part_of, parts_of
 from keras_preact.training import recipes, runs
@@ -171,13 +172,10 @@ def _recording(seen):
 
 def _batches(images, batch_size):
     """Yields the images of each batch in what `fit` takes."""
-    batches = images
     if hasattr(images, "shape"):
         batches = (images[start:start + batch_size] for start in range(0, len(images), batch_size))
-    elif isinstance(images, keras.utils.PyDataset):
-        batches = (images[i] for i in range(len(images)))
-    elif hasattr(images, "cardinality") and int(images.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError("`images` must end, and this data set repeats itself: give images.take(batches).")
+    else:
+        batches = batches_of(images, "`images`")
     for batch in batches:
         yield batch[0] if isinstance(batch, (tuple, list)) else batch
 
