@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from keras_preact.data import arrays as arrays_room, datasets
-from keras_preact.data.batches import TrainingBatches, crop_and_flip, cut_out, mix_up
+from keras_preact.data.batches import TrainingBatches
+from keras_preact.data.mixing import crop_and_flip, cut_mix, cut_out, erase, mix, mix_up
 from keras_preact.training.recipes import Recipe
 
 RECIPE = Recipe("tiny", "a test", epochs=1, batch_size=16, schedule="cosine", padding=0)
@@ -424,6 +425,48 @@ def test_mixup_mixes_targets_as_it_mixes_images():
     np.testing.assert_array_equal(images.reshape(8, 8), mixed)
     np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-6)
     assert len(np.unique(np.round(mixed[mixed > 0], 5))) <= 3  # the factor, the rest, and 1 for an image with itself
+
+
+def test_cutmix_takes_as_much_of_the_target_as_of_the_image():
+    """Image i has the value i everywhere, so that what it became tells the other image and its share."""
+    n, shares = 8, set()
+    for seed in range(60):
+        images = np.broadcast_to(np.arange(n, dtype="float32")[:, None, None, None], (n, 6, 5, 1))
+        found, targets = cut_mix(images, np.eye(n, dtype="float32"), 1.0, np.random.default_rng(seed))
+        for i, (image, target) in enumerate(zip(found[..., 0], targets)):
+            np.testing.assert_allclose(target, np.bincount(image.ravel().astype(int), minlength=n) / 30, atol=1e-6)
+            rows, columns = np.nonzero(image != i)
+            if len(rows):  # one whole rectangle
+                assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+            shares.add(len(rows))
+        assert images[3].max() == images[3].min() == 3  # what came in stays
+    # Of Beta(1, 1) the area of a rectangle that lies inside is uniform: small and large ones come.
+    assert min(shares) <= 2 and max(shares) >= 20
+
+
+def test_erasing_fills_rectangles_of_the_areas_of_the_paper_with_noise():
+    images = np.full((2000, 20, 30, 2), 100, "float32")
+    found = erase(images.copy(), 0.25, np.random.default_rng(0))
+    areas = []
+    for image in found:
+        rows, columns = np.nonzero((image != 100).all(-1))
+        if len(rows):
+            assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+            areas.append(len(rows) / 600)
+    assert 0.22 < len(areas) / 2000 < 0.28  # 0.25, three deviations of which are 0.03
+    assert 0.015 < min(areas) < 0.03 and 0.37 < max(areas) < 0.43 and 0.17 < np.mean(areas) < 0.23
+    noise = found[found != 100]
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+
+
+def test_of_mixup_and_cutmix_a_batch_takes_one():
+    recipe, mixed = dataclasses.replace(RECIPE, mixup=1.0, cutmix=1.0), 0
+    images = np.broadcast_to(np.arange(8, dtype="float32")[:, None, None, None], (8, 9, 9, 1))
+    for seed in range(100):
+        found, targets = mix(images, np.eye(8), recipe, np.random.default_rng(seed))
+        np.testing.assert_allclose(found.mean((1, 2, 3)), targets @ np.arange(8), rtol=1e-5)
+        mixed += np.all(np.ptp(found, (1, 2, 3)) == 0)  # no edge in any image
+    assert 35 < mixed < 65
 
 
 def test_an_epoch_holds_every_image_once_and_follows_from_the_seed():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact.data import datasets, streams
+from keras_preact.data import datasets, mixing, streams
 from keras_preact.data.preprocessing import load_image
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training.recipes import Recipe
@@ -281,6 +281,28 @@ def test_the_same_image_is_cropped_anew_in_each_epoch_and_the_same_in_another_ru
     assert not np.allclose(means[0], means[1])
 
 
+def test_batches_of_photographs_are_mixed_as_those_in_memory(stream):
+    """Each image of a mixed batch is a mixture of two of the plain batch, by the shares that its target tells."""
+    changes = {"cutout": 4, "erasing": 0.5, "mixup": 0.5}
+    recipe = dataclasses.replace(RECIPE, batch_size=6)
+    for change in ({"mixup": 0.5}, {"cutmix": 1.0}, changes):
+        plain, mixed, again = (
+            list(stream.training(changed, seed=3)["x"].as_numpy_iterator())
+            for changed in (recipe, *[dataclasses.replace(recipe, **change)] * 2)
+        )
+        assert len(mixed) == 3 * 12 // 6
+        for number, ((x, y), (images, targets), (same, _)) in enumerate(zip(plain, mixed, again, strict=True)):
+            expected = mixing.mix(x.copy(), y, dataclasses.replace(recipe, **change), np.random.default_rng(
+                [3, number // 2, 1 + number % 2]  # seed, epoch and batch
+            ))
+            np.testing.assert_array_equal(images, expected[0])
+            np.testing.assert_array_equal(targets, expected[1])
+            np.testing.assert_array_equal(images, same)
+            np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+    late = list(stream.training(dataclasses.replace(recipe, **changes), seed=3, epoch=2)["x"].as_numpy_iterator())
+    np.testing.assert_array_equal(late[0][0], mixed[4][0])  # a run that goes on
+
+
 def test_held_out_photographs_are_of_all_classes(stream):
     held = stream.hold_out(3)
     assert (held.train_images, held.test_images) == (9, 3)
@@ -396,7 +418,5 @@ def test_recipes_and_data_that_do_not_go_together():
     images |= {"x_test": images["x_train"], "y_test": images["y_train"]}
     with pytest.raises(ValueError, match="'scale_aspect' crops photographs of any size.*of arrays have one size"):
         kp.train(NETWORK, images, RECIPE)
-    with pytest.raises(ValueError, match="augmentation='scale_aspect' does not know cutout: leave 0"):
-        dataclasses.replace(RECIPE, cutout=4)
     with pytest.raises(ValueError, match="augmentation='pad_crop' does not know colour and lighting"):
         dataclasses.replace(RECIPE, augmentation="pad_crop", colour=0.4, lighting=0.1)

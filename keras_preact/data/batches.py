@@ -2,6 +2,7 @@
 import keras
 import numpy as np
 
+from keras_preact.data.mixing import crop_and_flip, mix
 from keras_preact.data.preprocessing import normalize, to_data_format
 from keras_preact.data.streams import one_hot
 
@@ -17,36 +18,6 @@ def batches_of(dataset, name):
     if hasattr(dataset, "cardinality") and int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError(f"{name} must end, and this data set repeats itself: give its .take(batches).")
     return iter(dataset)
-
-
-def crop_and_flip(images, padding, rng):
-    """Returns `images` (n, height, width, channels), padded by zeros, cropped back at random, half of them flipped."""
-    n, height, width, channels = images.shape
-    top, left = rng.integers(0, 2 * padding + 1, (2, n)).tolist()
-    flip = rng.random(n) < 0.5
-    found = np.empty_like(images)
-    # One image at a time stays in the cache: ten times as fast as indexing the whole batch.
-    padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), images.dtype)
-    for new, image, t, s, mirrored in zip(found, images, top, left, flip):
-        padded[padding:padding + height, padding:padding + width] = image
-        crop = padded[t:t + height, s:s + width]
-        new[:] = crop[:, ::-1] if mirrored else crop
-    return found
-
-
-def cut_out(images, side, rng):
-    """Sets, in each image, a square of zeros whose centre lies anywhere in it (DeVries and Taylor 2017); in place."""
-    n, height, width, _ = images.shape
-    top, left = rng.integers(0, height, n) - side // 2, rng.integers(0, width, n) - side // 2
-    for image, t, s in zip(images, top, left):
-        image[max(t, 0):t + side, max(s, 0):s + side] = 0
-    return images
-
-
-def mix_up(images, targets, alpha, rng):
-    """Mixes each image and target with another one, by a factor of Beta(alpha, alpha) (Zhang et al. 2018)."""
-    factor, other = np.float32(rng.beta(alpha, alpha)), rng.permutation(len(images))
-    return factor * images + (1 - factor) * images[other], factor * targets + (1 - factor) * targets[other]
 
 
 class _Batches(keras.utils.PyDataset):
@@ -105,10 +76,7 @@ class TrainingBatches(_Batches):
         rng = np.random.default_rng([self.seed, self.epoch, 1 + i])  # with 0 that of the permutation
         images = crop_and_flip(self.images[chosen], recipe.padding, rng)
         targets = one_hot(self.labels[chosen], self.classes, *recipe.target_values(self.classes))
-        if recipe.cutout:
-            images = cut_out(images, recipe.cutout, rng)
-        if recipe.mixup:
-            images, targets = mix_up(images, targets, recipe.mixup, rng)
+        images, targets = mix(images, targets, recipe, rng)
         return to_data_format(share(images, self.part)), share(targets, self.part)
 
     def on_epoch_end(self):

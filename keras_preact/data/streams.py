@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_preact.data.mixing import mix
 from keras_preact.data.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -220,12 +221,23 @@ class Stream:
             if recipe.lighting:
                 offset += 255 * augmentation.jitter_lighting(recipe.lighting, seeds)
             image = augmentation.change_colours(image, matrix / std, (offset - mean) / std)
-            return to_data_format(image, tf.transpose), tf.one_hot(label, classes, right, wrong)
+            return image, tf.one_hot(label, classes, right, wrong)
+
+        def by_numpy(number, images, targets):
+            rng = np.random.default_rng([seed, epoch + number // steps, 1 + number % steps])  # as in memory
+            return mix(images.copy(), targets, recipe, rng)
+
+        def of_batch(number, batch):
+            if recipe.mixes:
+                mixed = tf.numpy_function(by_numpy, [number, *batch], ["float32"] * 2, stateful=False)
+                batch = [tf.ensure_shape(new, old.shape) for new, old in zip(mixed, batch)]
+            return to_data_format(batch[0], tf.transpose), batch[1]
 
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         dataset = tf.data.Dataset.range(epoch, recipe.epochs).flat_map(of_epoch).map(augment, tf.data.AUTOTUNE)
-        dataset = dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
+        dataset = dataset.batch(share, drop_remainder=True).enumerate().map(of_batch, tf.data.AUTOTUNE)
+        dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
         return {"x": dataset, "steps_per_epoch": steps}
 
     def validation(self, batch, part=(0, 1)):

@@ -12,11 +12,11 @@ CHOICES = {
 RANGES = (
     (("epochs", "batch_size", "learning_rate", "warmup_of", "size", "clip", "accumulate"), "be positive",
      lambda n: n > 0),
-    (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "lighting", "head_epochs"),
-     "be at least 0", lambda n: n >= 0),
+    (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "cutmix", "lighting",
+      "head_epochs"), "be at least 0", lambda n: n >= 0),
     (("momentum", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
     (("survival", "layer_decay"), "be above 0 and at most 1", lambda n: 0 < n <= 1),
-    (("colour",), "lie between 0 and 1", lambda n: 0 <= n <= 1),
+    (("colour", "erasing"), "lie between 0 and 1", lambda n: 0 <= n <= 1),
 )
 
 
@@ -51,8 +51,11 @@ class Recipe:
             "scale_jitter", the shorter side resized to between 256 and 480 pixels, or by "scale_aspect", 8 to 100 % of
             the area at an aspect ratio from 3/4 to 4/3.
         padding: pixels of zeros on each side, of "pad_crop".
-        cutout: side in pixels of the square that "pad_crop" sets to zero at a random place; 0 for none.
-        mixup: alpha of the Beta distribution by which "pad_crop" mixes pairs of images; 0 for none.
+        cutout: side in pixels of the square that is set to zero, the mean colour, at a random place; 0 for none.
+        erasing: chance of an image that a random rectangle is filled with noise (random erasing, Zhong et al. 2020).
+        mixup: alpha of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
+        cutmix: likewise, where one of them replaces a rectangle of the other (Yun et al. 2019); 0 for none. With both,
+            each batch takes one of them, with equal chances.
         colour: how much brightness, contrast and saturation of photographs vary, 0.4 for 0.6 to 1.4 times.
         lighting: standard deviation of the colour that photographs are shifted by, in units of ImageNet's.
         survival: probability with which the last residual unit stays in a step, by stochastic depth (Huang et al.
@@ -90,7 +93,9 @@ class Recipe:
     augmentation: str = "pad_crop"
     padding: int = 4
     cutout: int = 0
+    erasing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
     colour: float = 0.0
     lighting: float = 0.0
     size: int | None = None
@@ -122,10 +127,14 @@ class Recipe:
             raise ValueError("schedule='steps' warms up at a constant rate: give `warmup_rate`. Received: None")
         if self.head_epochs >= self.epochs:
             raise ValueError(f"`head_epochs` must be less than the {self.epochs} epochs. Received: {self.head_epochs}")
-        others = ("colour", "lighting") if self.augmentation == "pad_crop" else ("cutout", "mixup")
-        given = [field for field in others if getattr(self, field)]
-        if given:
-            raise ValueError(f"augmentation={self.augmentation!r} does not know {' and '.join(given)}: leave 0.")
+        given = [field for field in ("colour", "lighting") if getattr(self, field)]
+        if given and self.augmentation == "pad_crop":
+            raise ValueError(f"augmentation='pad_crop' does not know {' and '.join(given)}: leave 0.")
+
+    @property
+    def mixes(self):
+        """Whether `mixing.mix` changes a batch."""
+        return any((self.cutout, self.erasing, self.mixup, self.cutmix))
 
     @property
     def warmup(self):
