@@ -23,7 +23,7 @@ extras["test"] = [
     *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
     *extras["openvino"], *extras["convert"], *extras["docs"], "tensorflow-serving-api", "torch==2.13.0", *peers,
     "build", "ipykernel", "mypy", "nbclient", "nbformat", "pytest>=8", "pytest-xdist", "ruff", "setuptools>=77",
-    "wheel",
+    "wandb", "wheel",
 ]
 
 setup(

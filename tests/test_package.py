@@ -33,7 +33,7 @@ OUTSIDE = {
     "data/augmentation": {"tensorflow"},
     "data/streams": {"tensorflow", "tensorflow_datasets"}, "data/datasets": {"tensorflow_datasets"},
     "training/distribution": {"tensorflow", "jax"}, "training/forms": {"tensorflow", "torch"},
-    "training/runs": {"h5py"}, "training/optimizers": {"tensorflow"},
+    "training/runs": {"h5py"}, "training/tracking": {"wandb"}, "training/optimizers": {"tensorflow"},
     "exporting/savedmodel": {"tensorflow"},
     "exporting/runtimes": {"tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
     "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},

@@ -75,6 +75,7 @@ def of_engine(verb: Callable) -> Callable:
     @click.option("--steps-per-execution", type=POSITIVE, default=1, help="Steps in one call.")
     @click.option("--rematerialize", is_flag=True, help="Compute activations anew to save memory.")
     @_switch("--loop", "loop", "Alike units as one loop.")
+    @click.option("--track", default="auto", help="Where to watch the log: tensorboard, wandb or none.")
     @click.option("--batch-norm", default="replica", help="replica or synchronized.")
     @click.option("--batch-norm-group", type=POSITIVE, metavar="IMAGES",
                   help="Statistics of so many images at a time.  [default: those on one device]")

@@ -1,7 +1,6 @@
 """The training engine: `model.fit` by a recipe, with a log, checkpoints that survive a kill, and curves."""
 import dataclasses
 import datetime
-import importlib.util
 import math
 import os
 import platform
@@ -24,7 +23,7 @@ from keras_preact.networks.architectures import CONFIGS, named
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.graph import deep_enough, normalizations_of, parts_of
-from keras_preact.training import forms, recipes, runs
+from keras_preact.training import forms, recipes, runs, tracking
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, Looped, looped, unrolled
@@ -65,6 +64,8 @@ class Engine:
             fraction of the time and memory; TensorFlow and JAX, on one device or with the strategy "jax". "auto" for
             the depths at which it was measured to win. Files are the same, so that a run can go on in the other form.
             Networks with dropout are not looped where activations are rematerialized.
+        track: where the log can be watched, besides the folder: "tensorboard"; "wandb", as the environment variables of
+            Weights & Biases say; "none"; or "auto" for TensorBoard on TensorFlow where it is installed.
     """
 
     strategy: str = "none"
@@ -76,6 +77,7 @@ class Engine:
     rematerialize: bool = False
     loop: bool | str = "auto"
     replicas: int | None = None
+    track: str = "auto"
 
     def __post_init__(self):
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -84,6 +86,8 @@ class Engine:
         check_choice("jit_compile", self.jit_compile, (True, False, "auto"))
         check_choice("batch_norm", self.batch_norm, ("replica", "synchronized"))
         check_choice("loop", self.loop, (True, False, "auto"))
+        check_choice("track", self.track, tracking.CHOICES)
+        tracking.check(self.track)
         if self.replicas is not None and (self.strategy != "mirrored" or not is_count(self.replicas)):
             raise ValueError(
                 "`replicas` must be a positive integer, with strategy='mirrored'. "
@@ -141,7 +145,7 @@ def train(
             pairs of arrays or data sets of images and labels. Images are uint8; labels are numbers from 0, or names.
         recipe: the name of a recipe, or a `Recipe`.
         output: folder for run.json (what ran, whole), log.csv (a line an epoch; errors in percent, with more than ten
-            classes also that of the five best), curve.png, tensorboard/ on TensorFlow if TensorBoard is installed,
+            classes also that of the five best), curve.png, tensorboard/ or wandb/ as `engine` says,
             checkpoint.weights.h5 and, at the end, final.weights.h5.
         seed: of the initial weights, the order of the data and its augmentation.
         engine: an `Engine`; default on one device in float32.
@@ -205,7 +209,8 @@ def train(
             network.fit(
                 **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
                 epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
-                callbacks=_callbacks(folder, rates, data.train_images, devices),
+                callbacks=_callbacks(folder, rates, data.train_images, devices)
+                + tracking.callbacks(engine.track if devices.chief else "none", folder, run),
             )
         # The same graph without its optimizer.
         plain = unrolled(network)
@@ -375,10 +380,7 @@ def _save(network, path, chief, epoch=None):
 
 
 def _callbacks(folder, rates, images, devices):
-    callbacks = [*devices.callbacks(), _StopOnDivergence(folder, rates), _Epochs(folder, rates, images, devices.chief)]
-    if devices.chief and keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
-        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
-    return callbacks
+    return [*devices.callbacks(), _StopOnDivergence(folder, rates), _Epochs(folder, rates, images, devices.chief)]
 
 
 class _StopOnDivergence(keras.callbacks.Callback):
