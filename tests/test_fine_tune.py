@@ -67,9 +67,9 @@ def changed(before, after):
     return {name for name in body(before) if not np.array_equal(before[name], after[name])}
 
 
-def test_a_run_keeps_statistics_and_preprocessing_and_has_the_new_labels(base, tmp_path):
+def test_a_run_keeps_frozen_statistics_and_preprocessing_and_has_the_new_labels(base, tmp_path):
     before = weights_of(base)
-    model = kp.fine_tune(base, data_of(3), tmp_path, verbose=0, **SHORT)
+    model = kp.fine_tune(base, data_of(3), tmp_path, bn="frozen", verbose=0, **SHORT)
     assert not changed(before, weights_of(base)) and base.output_shape == (None, 5)
     assert model.output_shape == (None, 3) and len(model.labels) == 3
     assert (model.preprocessing.mean, model.preprocessing.std) == (RAW.mean, RAW.std)
@@ -84,7 +84,7 @@ def test_a_run_keeps_statistics_and_preprocessing_and_has_the_new_labels(base, t
 def test_the_head_is_trained_alone_at_first_and_a_killed_run_ends_as_one_that_was_not(
     base, tmp_path, monkeypatch, loop
 ):
-    before, given = weights_of(base), SHORT | {"bn": "trained", "engine": Engine(loop=loop), "verbose": 0}
+    before, given = weights_of(base), SHORT | {"engine": Engine(loop=loop), "verbose": 0}
     after_one = killed_after(1, monkeypatch, base, data_of(3), tmp_path / "killed", **given)
     assert after_one["predictions/kernel"].shape == (6, 3)
     assert changed(before, after_one) == {name for name in before if "moving" in name}
@@ -169,4 +169,4 @@ def test_what_is_for_trained_weights_is_refused_without_them(field, value, tmp_p
 @pytest.mark.parametrize("changes", [{"bn": "frozen"}, {"optimizer": "adamw"}, {"accumulate": 2}])
 def test_loops_are_refused_where_they_cannot_be(changes, base, tmp_path):
     with pytest.raises(ValueError, match="Units are not looped with stochastic depth, frozen batch normalization, A"):
-        kp.fine_tune(base, data_of(3), tmp_path, engine=Engine(loop=True), **SHORT | {"bn": "trained"} | changes)
+        kp.fine_tune(base, data_of(3), tmp_path, engine=Engine(loop=True), **SHORT | changes)

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -142,6 +143,18 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         worker = start("worker", tmp_path, TF_CONFIG=json.dumps(config))
         _, err = worker.communicate(timeout=300)
     assert f"ValueError: strategy='multi-worker' cannot listen at {address}, worker 0 of TF_CONFIG" in err
+
+
+@on_tensorflow
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_waits_for_the_others_says_so_and_can_be_stopped(index, sent, tmp_path):
+    config = {"cluster": {"worker": two_addresses()}, "task": {"type": "worker", "index": index}}
+    with start("worker", tmp_path, TF_CONFIG=json.dumps(config)) as worker:
+        line = worker.stdout.readline()
+        assert line.startswith(("Worker 0 waits at port", "Worker 1 looks for worker 0 at")[index])
+        worker.send_signal(sent)
+        assert worker.wait(20) == -sent
 
 
 @pytest.mark.parametrize("images, most, replicas, batch", [

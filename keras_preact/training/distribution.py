@@ -3,13 +3,19 @@ import dataclasses
 import functools
 import json
 import os
+import signal
+import socket
+import threading
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import keras
 
 from keras_preact._support.compat import BuiltOnZeros
+
+PATIENCE = 10  # seconds that a peer has to answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +111,50 @@ def _multi_worker():
             f"Received: {text!r} ({type(error).__name__}: {error})"
         ) from error
     try:
-        return _of_strategy(tf.distribute.MultiWorkerMirroredStrategy(), _MultiWorkerModel)
-    except tf.errors.UnknownError as error:
+        _meet(workers, index)
+        devices = _of_strategy(tf.distribute.MultiWorkerMirroredStrategy(), _MultiWorkerModel)
+    except (OSError, tf.errors.UnknownError) as error:
         raise ValueError(
             f"strategy='multi-worker' cannot listen at {workers[index]}, worker {index} of TF_CONFIG; end the process "
-            f"that has the port, or give another one to all workers. TensorFlow says: {error.message}"
+            f"that has the port, or give another one to all workers: {error}"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has made itself deaf to it
+    return devices
+
+
+def _meet(workers, index):
+    """Waits until all workers are there, at the port of the first one.
+
+    TensorFlow, which waits for them next, lets nothing but SIGKILL end a process that waits.
+    """
+    host, _, port = workers[0].rpartition(":")
+    if index:
+        print(f"Worker {index} looks for worker 0 at {workers[0]}.", flush=True)
+        while not _has_met(host, int(port), index):
+            time.sleep(1)
+        return
+    with socket.create_server(("", int(port))) as server:
+        peers = {}
+        while missing := [name for i, name in enumerate(workers) if i and i not in peers]:
+            print(f"Worker 0 waits at port {port} for {', '.join(missing)}.", flush=True)
+            peer, _ = server.accept()
+            peer.settimeout(PATIENCE)
+            with suppress(OSError):
+                peers[int.from_bytes(peer.recv(4))] = peer
+        for peer in peers.values():
+            with peer, suppress(OSError):
+                peer.sendall(b"!")
+
+
+def _has_met(host, port, index):
+    try:
+        with socket.create_connection((host, port), PATIENCE) as first:
+            first.settimeout(None)
+            first.sendall(index.to_bytes(4))
+            return bool(first.recv(1))  # of `_meet`, or of TensorFlow, if it is there already
+    except OSError:
+        return False
 
 
 def _jax():

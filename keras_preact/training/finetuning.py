@@ -19,9 +19,8 @@ BN = ("frozen", "trained")
 def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, verbose="auto", **changes):
     """Trains a pretrained network for other classes, or goes on where the same call was stopped before.
 
-    The new last layer is trained alone at first, then the whole network, the less the nearer to the image; batch
-    normalization keeps the statistics of the weights. Images are normalized as those that the weights were trained on.
-    `output` is the folder of a run, as of `train`: evaluate, export and publish it like any other.
+    The new last layer is trained alone at first, then the whole network, the less the nearer to the image. Images are
+    normalized as those that the weights were trained on. `output` is the folder of a run, as of `train`: evaluate, export and publish it like any other.
 
     >>> model = kp.PreActResNet50(weights="imagenet_keras")
     >>> flowers = kp.fine_tune(model, "flower_photos", "runs/flowers")
@@ -35,7 +34,7 @@ def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, v
         size: side in pixels to which photographs are cropped; default that of the weights.
         seed, engine, hold_out, verbose: as of `train`.
         **changes: fields of the recipe "fine_tune", `recipes.for_fine_tuning`, whose number of epochs follows from
-            that of the images: epochs=10, learning_rate=0.02, bn="trained".
+            that of the images: epochs=10, or bn="frozen" with learning_rate=0.01.
 
     Returns:
         The network with the weights after the last epoch, its `labels` and `preprocessing`.

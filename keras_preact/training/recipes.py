@@ -231,8 +231,8 @@ def for_fine_tuning(images, photographs=True):
     """
     return Recipe(
         "fine_tune", "ours (docs/fine-tuning.md)", epochs=min(max(72_000 // images, 5), 30), batch_size=min(32, images),
-        learning_rate=0.01, schedule="cosine", nesterov=True, decay="kernels", head_epochs=1, layer_decay=0.7,
-        bn="frozen", augmentation="scale_aspect" if photographs else "pad_crop",
+        learning_rate=0.03, schedule="cosine", nesterov=True, decay="kernels", head_epochs=1, layer_decay=0.7,
+        augmentation="scale_aspect" if photographs else "pad_crop",
     )
 
 
