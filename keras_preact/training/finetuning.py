@@ -20,8 +20,8 @@ def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, v
     """Trains a pretrained network for other classes, or goes on where the same call was stopped before.
 
     The new last layer is trained alone at first, then the whole network, the less the nearer to the image. Images are
-    normalized as those that the weights were trained on. `output` is the folder of a run, as of `train`: it is evaluated,
-    exported and published like any other.
+    normalized as those that the weights were trained on. `output` is the folder of a run, as of `train`, which is
+    evaluated, exported and published like any other.
 
     >>> model = kp.PreActResNet50(weights="imagenet_keras")
     >>> flowers = kp.fine_tune(model, "flower_photos", "runs/flowers")
