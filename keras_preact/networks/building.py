@@ -1,4 +1,6 @@
 """Whole networks: a stem, stages of residual units, a closing activation and a head, laid out by a `NetworkConfig`."""
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -54,15 +56,15 @@ def head(x, classes, activation):
 
 
 def ResNet(
-    config,
-    include_top=True,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="resnet",
-):
+    config: NetworkConfig,
+    include_top: bool = True,
+    input_tensor: Any = None,
+    input_shape: tuple | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: Any = "softmax",
+    name: str = "resnet",
+) -> keras.Model:
     """Builds the residual network that `config` describes, with random weights.
 
     Every row of the paper's Tables 1 to 3 is one call, for instance the gated shortcuts of Table 1:

@@ -7,7 +7,7 @@ from keras_preact._support.settings import recursion_limit
 from keras_preact.networks.graph import nodes_of, opened, strides_of
 
 
-def feature_pyramid(model):
+def feature_pyramid(model: keras.Model) -> keras.Model:
     """Returns a network whose outputs are the last feature maps of each resolution, such as detectors take.
 
     A feature map is the sum at the end of the last residual unit of its resolution, after the batch normalization and

@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -30,6 +31,7 @@ from keras_preact.training.forms.looping import SCANS, Looped, looped, unrolled
 from keras_preact.training.forms.rematerialization import Rematerialized
 from keras_preact.training.forms.stochastic_depth import Stochastic
 from keras_preact.training.optimizers import optimizer_of
+from keras_preact.training.recipes import Recipe
 from keras_preact.version import __version__
 
 TOP5 = "top5"  # the metric
@@ -132,8 +134,16 @@ class Diverged(RuntimeError):
 
 
 def train(
-    model, data, recipe="cifar_paper", output="run", seed=1, engine=None, hold_out=0, verbose="auto", weights=None
-):
+    model: str | NetworkConfig,
+    data: Any,
+    recipe: str | Recipe = "cifar_paper",
+    output: str | os.PathLike = "run",
+    seed: int = 1,
+    engine: Engine | None = None,
+    hold_out: int = 0,
+    verbose: int | str = "auto",
+    weights: str | os.PathLike | keras.Model | None = None,
+) -> list[dict[str, str]]:
     """Trains a network by a recipe, or goes on where the same call was stopped before.
 
     An interrupted run ends with the weights and the log of an uninterrupted one on the same machine, to the bit.

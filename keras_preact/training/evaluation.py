@@ -1,6 +1,7 @@
 """Measuring a network: top-1 and top-5 error, per class, averaged over views."""
 import dataclasses
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from keras_preact._support.checks import check_choice
 from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
 from keras_preact.data.arrays import Data
-from keras_preact.data.preprocessing import IMAGENET_LABELS, LABELS, VIEWS, normalize, to_data_format
+from keras_preact.data.preprocessing import IMAGENET_LABELS, LABELS, VIEWS, Preprocessing, normalize, to_data_format
 
 LAST = "channels_last"
 
@@ -83,7 +84,16 @@ class Report:
                     )
 
 
-def evaluate(model, data, preprocessing=None, views="single", crop=None, resize=None, batch_size=None, verbose="auto"):
+def evaluate(
+    model: keras.Model,
+    data: Any,
+    preprocessing: Preprocessing | None = None,
+    views: str = "single",
+    crop: int | tuple[int, int] | None = None,
+    resize: int | None = None,
+    batch_size: int | None = None,
+    verbose: int | str = "auto",
+) -> Report:
     """Measures `model` on the test images of `data`.
 
     Where `model.labels` and the data name their classes, these are joined by name, in whatever order either has them;

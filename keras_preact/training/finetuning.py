@@ -1,6 +1,8 @@
 """Fine-tuning: as a whole, or which parts of a network are trained; the statistics of its batch normalizations."""
 import dataclasses
+import os
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,12 +13,22 @@ from keras_preact.data.batches import batches_of
 from keras_preact.networks.carried import config_of
 from keras_preact.networks.graph import layers_of, normalizations_of, part_of, parts_of
 from keras_preact.training import recipes, runs
-from keras_preact.training.engine import train
+from keras_preact.training.engine import Engine, train
 
 BN = ("frozen", "trained")
 
 
-def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, verbose="auto", **changes):
+def fine_tune(
+    model: keras.Model,
+    data: Any,
+    output: str | os.PathLike,
+    size: int | None = None,
+    seed: int = 1,
+    engine: Engine | None = None,
+    hold_out: int = 0,
+    verbose: int | str = "auto",
+    **changes: Any,
+) -> keras.Model:
     """Trains a pretrained network for other classes, or goes on where the same call was stopped before.
 
     The new last layer is trained alone at first, then the whole network, the less the nearer to the image. Images are
@@ -65,7 +77,7 @@ def fine_tune(model, data, output, size=None, seed=1, engine=None, hold_out=0, v
     return runs.load_run(output)[0]
 
 
-def freeze(model, until="predictions", bn="frozen"):
+def freeze(model: keras.Model, until: str = "predictions", bn: str = "frozen") -> list[str]:
     """Freezes the layers before `until`, and trains those from there on.
 
     Args:
@@ -95,12 +107,12 @@ def freeze(model, until="predictions", bn="frozen"):
     return [layer.name for layer in layers if layer.trainable_weights]
 
 
-def unfreeze(model, bn="frozen"):
+def unfreeze(model: keras.Model, bn: str = "frozen") -> list[str]:
     """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`."""
     return freeze(model, parts_of(model)[0], bn)
 
 
-def recalibrate(model, images, batch_size=128):
+def recalibrate(model: keras.Model, images: Any, batch_size: int = 128) -> None:
     """Replaces the moving statistics of batch normalization by those that `images` have under the weights of now.
 
     For images of another kind than those of training, such as darker or noisier ones; labels are not needed. For images
@@ -126,7 +138,7 @@ def recalibrate(model, images, batch_size=128):
             "`recalibrate` changes batch normalizations that are not frozen, and the model has none: call "
             "unfreeze(model, bn='trained') before."
         )
-    seen = {norm: [] for norm in norms}
+    seen: dict[Any, list] = {norm: [] for norm in norms}
     with _recording(seen):
         for batch in _batches(images, batch_size):
             _check_batch(batch, model)

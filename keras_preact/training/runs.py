@@ -9,6 +9,9 @@ import os
 import platform
 import tempfile
 import time
+from typing import Any
+
+import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import from_values
@@ -261,7 +264,7 @@ def restore(path, network):
     return epoch if epoch is None else int(epoch)
 
 
-def load_run(folder, input_shape=None):
+def load_run(folder: str | os.PathLike, input_shape: tuple | None = None) -> tuple[keras.Model, dict[str, Any]]:
     """Returns (the network of a finished run with its final weights and a softmax, what run.json says of it).
 
     The network has the attributes `preprocessing` and `labels`, as pretrained ones have.
