@@ -3,7 +3,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_preact.training.optimizers import OPTIMIZERS, SGD, AdamW, Muon, optimizer_of, orthogonalized
+from keras_preact.training.optimizers import OPTIMIZERS, SGD, AdamW, Lamb, Muon, optimizer_of, orthogonalized
 from keras_preact.training.recipes import CHOICES, Recipe
 
 
@@ -109,6 +109,20 @@ def test_adamw_decays_kernels_beside_the_moments(name, l2):
     for t, g in enumerate(gradients, 1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w = w - 0.02 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7) + l2 * w)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, atol=1e-5)
+
+
+def test_lamb_steps_as_far_as_the_norm_of_the_variable_says():
+    """You et al. 2020, algorithm 2: the step has the norm of the variable times the learning rate."""
+    start, *gradients = np.random.default_rng(5).normal(size=(4, 5)).astype("float32")
+    variable, optimizer = keras.Variable(start, name="gamma"), Lamb(0.02, l2=0.1, decay="kernels")
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    w, m, v = start.astype("float64"), 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        r = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+        w = w - 0.02 * np.linalg.norm(w) / np.linalg.norm(r) * r
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), w, atol=1e-5)
 
 

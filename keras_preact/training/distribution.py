@@ -206,7 +206,9 @@ def _of_strategy(strategy, model=None):
     )
 
 
-STRATEGIES: dict[str, Callable[..., Devices]] = {"none": _one, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax}
+STRATEGIES: dict[str, Callable[..., Devices]] = {
+    "none": _one, "mirrored": _mirrored, "multi-worker": _multi_worker, "jax": _jax,
+}
 
 
 class _MultiWorkerModel(BuiltOnZeros):

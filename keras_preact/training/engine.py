@@ -307,8 +307,8 @@ def _check_tuning(recipe, engine, weights):
         )
     if engine.loop is True and not _loopable(recipe):
         raise ValueError(
-            "Units are not looped with stochastic depth, frozen batch normalization, AdamW or accumulated gradients; "
-            "leave out `loop`."
+            "Units are not looped with stochastic depth, frozen batch normalization, accumulated gradients, or another "
+            "optimizer than SGD and Muon; leave out `loop`."
         )
 
 

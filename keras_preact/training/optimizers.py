@@ -62,17 +62,21 @@ class SGD(ByVariable, keras.optimizers.SGD):
         super(ByVariable, self).update_step(gradient, variable, learning_rate)
 
 
-class AdamW(ByVariable, keras.optimizers.Adam):
-    """Adam with decoupled decay (Loshchilov and Hutter 2019): a step takes `l2` times the learning rate of a variable.
-
-    Args:
-        **kwargs: as of `ByVariable` and `keras.optimizers.Adam`.
-    """
+class Decoupled(ByVariable):
+    """Decay beside the step (Loshchilov and Hutter 2019): it takes `l2` times the learning rate of a variable."""
 
     def step(self, index, gradient, variable, learning_rate):
         if self.l2 and index in self._decayed:
             self.assign_sub(variable, ops.cast(learning_rate * self.l2, variable.dtype) * variable)
         super(ByVariable, self).update_step(gradient, variable, learning_rate)
+
+
+class AdamW(Decoupled, keras.optimizers.Adam):
+    """Adam with decoupled decay."""
+
+
+class Lamb(Decoupled, keras.optimizers.Lamb):
+    """LAMB (You et al. 2020), for large batches, as Keras has it: the decay is not part of the trust ratio."""
 
 
 class Muon(SGD):
@@ -133,9 +137,11 @@ def _sgd(kind):
     return lambda rates, recipe, **options: kind(rates, recipe.momentum, recipe.nesterov, **options)
 
 
-OPTIMIZERS = {
-    "sgd": _sgd(SGD), "muon": _sgd(Muon), "adamw": lambda rates, recipe, **options: AdamW(rates, **options),
-}
+def _adaptive(kind):
+    return lambda rates, recipe, **options: kind(rates, **options)
+
+
+OPTIMIZERS = {"sgd": _sgd(SGD), "muon": _sgd(Muon), "adamw": _adaptive(AdamW), "lamb": _adaptive(Lamb)}
 
 
 def optimizer_of(recipe, rates, parts=(), steps_per_epoch=0):

@@ -5,7 +5,7 @@ import math
 from keras_preact._support.checks import check_choice
 
 CHOICES = {
-    "optimizer": ("sgd", "muon", "adamw"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
+    "optimizer": ("sgd", "muon", "adamw", "lamb"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
     "bn": ("trained", "frozen"), "augmentation": ("pad_crop", "scale_jitter", "scale_aspect"),
 }
 # Fields, the rule that their numbers keep, and whether a number keeps it.
@@ -37,11 +37,12 @@ class Recipe:
         warmup_of: epochs of the run that `warmup_steps` are meant for; a copy with other `epochs` warms up in
             proportion. Default: `epochs`.
         optimizer: "sgd", with the coupled L2 gradient; "muon" for the kernels of convs, which alone decay, and
-            SGD at ten times the learning rate for all else (`optimizers.Muon`); or "adamw", Adam with decoupled decay.
+            SGD at ten times the learning rate for all else (`optimizers.Muon`); "adamw", Adam with decoupled decay;
+            or "lamb", that for large batches.
         momentum: of "sgd" and "muon".
         nesterov: whether the momentum is Nesterov's.
         weight_decay: factor d of the L2 gradient, g + d * w, which enters the momentum; of "muon" the part of a kernel
-            that a step at the learning rate 1 takes from it, of "adamw" likewise.
+            that a step at the learning rate 1 takes from it, of "adamw" and "lamb" likewise.
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
         clip: norm of all gradients together above which they are scaled down to it; None for none.
         accumulate: batches whose mean gradient makes one step of the optimizer; steps elsewhere are batches.
@@ -230,7 +231,7 @@ def for_fine_tuning(images, photographs=True):
         photographs: whether they are photographs of any size, or images of one size.
     """
     return Recipe(
-        "fine_tune", "ours (docs/fine-tuning.md)", epochs=min(max(72_000 // images, 5), 30), batch_size=min(32, images),
+        "fine_tune", "ours (docs/fine-tuning.md)", epochs=min(max(36_000 // images, 5), 50), batch_size=min(32, images),
         learning_rate=0.03, schedule="cosine", nesterov=True, decay="kernels", head_epochs=1, layer_decay=0.7,
         augmentation="scale_aspect" if photographs else "pad_crop",
     )
