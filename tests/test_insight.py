@@ -144,7 +144,34 @@ def test_overlays_are_warm_where_the_heat_is():
     assert red[0] > red[2] and blue[2] > blue[0]
 
 
-@pytest.mark.parametrize("classes", [[5], [-1], [0, 1]])
+@pytest.mark.parametrize("shape, told", [
+    ((16, 16, 3), r"x\[None\] makes a batch of one image. Received: \(16, 16, 3\)"),
+    ((1, 9, 16, 3), r"\(images, 16, 16, 3\).* Received: \(1, 9, 16, 3\)"),
+    ((1, 16, 16, 1), r"Received: \(1, 16, 16, 1\)"),
+    ((0, 16, 16, 3), r"one at least.* Received: \(0, 16, 16, 3\)"),
+], ids=str)
+def test_images_that_the_network_does_not_take(shape, told):
+    with pytest.raises(ValueError, match=f"`x` must be images of shape .*{told}"):
+        kp.grad_cam(build(tiny(), (16, 16, 3)), np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("x", [[[0.0]], None], ids=str)
+def test_what_is_no_array_of_images(x):
+    with pytest.raises(ValueError, match=f"`x` must be images of shape .*Received: {type(x).__name__}"):
+        kp.grad_cam(build(tiny(), (16, 16, 3)), x)
+
+
+@pytest.mark.parametrize("call", [
+    lambda model: kp.grad_cam(model, None), kp.feature_pyramid, kp.simplify_for_inference, kp.freeze,
+    lambda model: kp.recalibrate(model, None),
+], ids=["grad_cam", "feature_pyramid", "simplify", "freeze", "recalibrate"])
+@pytest.mark.parametrize("model", [None, np.zeros(3)], ids=["None", "array"])
+def test_what_is_no_model_is_refused(call, model):
+    with pytest.raises(ValueError, match=f"`model` must be a Keras model. Received: {type(model).__name__}"):
+        call(model)
+
+
+@pytest.mark.parametrize("classes", [[5], [-1], [0, 1], ["cat"], [1.0]])
 def test_classes_that_are_not_there(classes):
     with pytest.raises(ValueError, match="an index below 5 for each of the 1 images. Received: "):
         kp.grad_cam(build(tiny(), (16, 16, 3)), images_like((16, 16, 3), 1), classes)

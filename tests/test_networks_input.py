@@ -7,6 +7,7 @@ import pytest
 from helpers import build, config_kwargs, images_like, outputs_of, randomize, relative_error, tiny, weights_of
 from reference import forward
 
+from keras_preact import PreActResNet20
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 
@@ -54,6 +55,7 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: ResNet(tiny(), classes=-1), "`classes`", "positive integer", "-1"),
     (lambda: ResNet(tiny(), classes=2.5), "`classes`", "positive integer", "2.5"),
     (lambda: ResNet(tiny(), classes=True), "`classes`", "positive integer", "True"),
+    (lambda: ResNet(tiny(), include_top="no"), "`include_top` must be True or False", "'no'"),
     (lambda: ResNet(tiny(), include_top=False, pooling="mean"), "`pooling`", "'avg' or 'max'", "'mean'"),
     (lambda: ResNet(tiny(), input_shape=(3, 8, 3)), "1/4", "at least 4 pixels", "(3, 8, 3)"),
     (lambda: ResNet(tiny(), input_shape=(None, 3, 3)), "1/4", "at least 4 pixels", "(None, 3, 3)"),
@@ -65,6 +67,11 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: ResNet(tiny(), input_shape=(8, 8, None)), "only height and width may be None", "(8, 8, None)"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, 0)), "positive integers", "(8, 8, 0)"),
     (lambda: ResNet(tiny(), input_shape=8), "(height, width, channels)", "Received: 8"),
+    (lambda: ResNet(tiny(), input_shape="8x8"), "(height, width, channels)", "Received: '8x8'"),
+    (lambda: PreActResNet20(weights="cifar10", input_shape=8), "(height, width, channels)", "Received: 8"),
+    (lambda: PreActResNet20(weights="cifar10", input_shape="8x8"), "(height, width, channels)", "Received: '8x8'"),
+    (lambda: PreActResNet20(weights="cifar10", input_shape=(8, 8)), "(height, width, channels)", "Received: (8, 8)"),
+    (lambda: PreActResNet20(weights="cifar10", input_shape=()), "(height, width, channels)", "Received: ()"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, 3), input_tensor=keras.Input((9, 9, 3))), "(8, 8, 3)", "(9, 9, 3)"),
     (lambda: ResNet(tiny(), input_shape=8, input_tensor=keras.Input((9, 9, 3))), "`input_tensor`", "8 and (9, 9, 3)"),
 ], ids=lambda case: "-".join(case[1:]))
@@ -73,6 +80,13 @@ def test_bad_values_are_told_the_rule_what_came_and_the_remedy(case):
     with pytest.raises(ValueError) as error:
         make()
     assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_a_shape_may_be_of_any_kind():
+    tf = pytest.importorskip("tensorflow")
+    for shape in np.array([8, 9, 3]), [8, 9, 3], tf.TensorShape([8, 9, 3]):
+        assert ResNet(tiny(), input_shape=shape).input_shape == (None, 8, 9, 3)
+        assert PreActResNet20(weights="cifar10", input_shape=shape).input_shape == (None, 8, 9, 3)
 
 
 @pytest.mark.parametrize("config", [50, "resnet50", None, {"units": (1,)}])

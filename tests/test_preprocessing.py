@@ -47,6 +47,49 @@ def test_normalizing_twice_or_scaled_values_warns(x):
         kp.preprocess_input(np.float32(x).reshape(2, 2, 3), "cifar10")
 
 
+@pytest.mark.parametrize("x", [np.full(12, 1023.0), np.full(12, np.nan)], ids=["of 10 bits", "no numbers"])
+def test_floats_that_no_8_bits_gave_warn(x):
+    with pytest.warns(UserWarning, match=f"these lie between {x[0]:.4g} and {x[0]:.4g}: .* or of more than 8 bits"):
+        normalize(x.reshape(2, 2, 3), HALF)
+
+
+def test_values_that_resizing_made_do_not_warn():
+    normalize(np.float32([0, 1.5, 290]).reshape(1, 1, 3), HALF)
+
+
+@pytest.mark.parametrize("x, told", [
+    (np.full((2, 2, 3), 257, "uint16"), "of 16 bits.* x / 257.* Received: uint16"),
+    (keras.ops.convert_to_tensor(np.full((2, 2, 3), 257, "uint16")), "of 16 bits.* Received: .*uint16"),
+    (np.full((2, 2, 3), 60000), "between 0 and 255. Received: int64 from 60000 to 60000"),
+    (np.full((2, 2, 3), -1, "int8"), "between 0 and 255. Received: int8 from -1 to -1"),
+    (np.full((2, 2, 3), True), "integers or floats from 0 to 255.* Received: bool"),
+    (np.full((2, 2, 3), 1j), "integers or floats from 0 to 255.* Received: complex128"),
+    (np.full((2, 2, 3), "7"), "integers or floats from 0 to 255.* Received: str32"),
+    (np.full((2, 2, 3), 7, object), "integers or floats from 0 to 255.* Received: object"),
+    (Image.new("RGB", (2, 2)), r"load_image\(file, model\) reads a file.*convert\('RGB'\).* Received: Image"),
+    ([np.zeros((2, 2, 3), "uint8")], r"np.stack\(images\) of a list of arrays. Received: list"),
+    ("cat.png", r"load_image\(file, model\) reads a file.* Received: str"),
+    (None, "Images must be an array or a tensor.* Received: NoneType"),
+], ids=lambda value: type(value).__name__)
+def test_what_holds_no_pixels_of_8_bits_is_refused(x, told):
+    with pytest.raises(ValueError, match=f"(?i){told}"):
+        kp.preprocess_input(x, HALF)
+
+
+def test_half_precision_is_a_float():
+    brain = keras.ops.cast(np.full((1, 1, 3), PIXEL, "float32"), "bfloat16")
+    for x in brain, keras.ops.convert_to_numpy(brain), np.float16(PIXEL).reshape(1, 1, 3):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(normalize(x, HALF))[0, 0], NORMALIZED, atol=1e-6)
+
+
+def test_images_whose_number_of_axes_is_not_known_yet():
+    """As tf.io.decode_image gives them inside a data set."""
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensors(png(np.full((2, 4, 3), PIXEL)).read())
+    (x,) = data.map(lambda content: kp.preprocess_input(tf.io.decode_image(content), HALF))
+    np.testing.assert_allclose(x, np.broadcast_to(NORMALIZED, (2, 4, 3)), atol=1e-6)
+
+
 def test_black_images_do_not_warn():
     kp.preprocess_input(np.zeros((1, 2, 2, 3), "float32"), "cifar10")
 
@@ -107,6 +150,25 @@ def test_decode_predictions():
         kp.decode_predictions(np.eye(3), weights=None)
 
 
+def test_predictions_of_any_type_of_numbers():
+    """An integer network gives uint8, of which 255 is the most and whose negatives wrap around."""
+    assert kp.decode_predictions(np.uint8([[0, 255, 1]]), 3, list("abc")) == [[("b", 255), ("c", 1), ("a", 0)]]
+    assert kp.decode_predictions(np.array([[False, True]]), 1, list("ab")) == [[("b", 1)]]
+
+
+@pytest.mark.parametrize("predictions, top, labels, told", [
+    (np.eye(2), 0, ["a", "b"], "`top` must be a positive integer. Received: 0"),
+    (np.eye(2), 1.5, ["a", "b"], "`top` must be a positive integer. Received: 1.5"),
+    (np.eye(2), 1, {"a": 0, "b": 1}, "a list with one for each class, in their order. Received: {'a': 0"),
+    (np.eye(2), 1, {"a"}, "a list with one for each class, in their order. Received: {'a'}"),
+    (np.eye(2), 1, 2, "a list with one for each class, in their order. Received: 2"),
+    (np.full((1, 2), np.nan), 1, ["a", "b"], "`predictions` must be numbers. Received: NaN"),
+])
+def test_what_cannot_be_decoded(predictions, top, labels, told):
+    with pytest.raises(ValueError, match=told):
+        kp.decode_predictions(predictions, top, labels)
+
+
 def test_label_sets():
     assert LABELS["cifar10"][3] == "cat" and len(LABELS["cifar10"]) == 10
     assert LABELS["cifar100"][0] == "apple" and LABELS["cifar100"][99] == "worm" and len(LABELS["cifar100"]) == 100
@@ -142,6 +204,24 @@ def test_of_one_channel_images_are_grey():
     assert found.shape == (2, 4, 1) and found.dtype == "uint8" and (found == 142).all()
 
 
+@pytest.mark.parametrize("file, told", [
+    (None, "Received: NoneType"), (5, "Received: int"), (b"content", r"io.BytesIO\(content\).* Received: bytes"),
+    (np.zeros((4, 4, 3), "uint8"), "Received: ndarray"), (["a.png"], "Received: list"),
+    ("gs://bucket/a.png", "on this machine.* Received: gs://bucket/a.png"), ("", "be empty"),
+], ids=str)
+def test_what_is_no_file_is_refused(file, told):
+    with pytest.raises(ValueError, match=f"`file` must .*{told}"):
+        load_image(file, HALF)
+
+
+def test_a_path_begins_with_the_home_of_its_user_or_with_a_file_so_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(png(np.full((4, 4, 3), 7)).read())
+    (tmp_path / "~b.png").write_bytes(png(np.full((4, 4, 3), 9)).read())
+    monkeypatch.chdir(tmp_path)
+    assert load_image("~/a.png", HALF).max() == 7 and load_image("~b.png", HALF).max() == 9
+
+
 def test_damaged_exif_data_are_passed_over():
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4, 3), 9, "uint8")).save(file, "PNG", exif=b"Exif\0\0no TIFF header")
@@ -170,7 +250,18 @@ def test_images_are_turned_upright():
 @pytest.mark.parametrize("change, pattern", [
     ({"std": (0.5, 0.2)}, "one value for each channel"),
     ({"std": (0.5, 0.2, 0.0)}, "positive"),
+    ({"std": (0.5, 0.2, np.inf)}, "positive"),
+    ({"mean": (127.5, 127.5, 127.5)}, "from 0 to 1 and not to 255.* Received: mean=\\(127.5"),
+    ({"mean": (0.5, 0.5, np.nan)}, "from 0 to 1.* Received: mean=\\(0.5, 0.5, nan"),
+    ({"mean": 0.5}, "one value for each channel.* Received: mean=\\(0.5,\\)"),
+    ({"mean": "abc"}, "one value for each channel.* Received: mean=\\('abc',\\)"),
+    ({"mean": ("a", "b", "c")}, "one value for each channel.* Received: mean=\\('a'"),
+    ({"mean": (), "std": ()}, "one value for each channel"),
+    ({"size": 4}, "`size` must be \\(height, width\\).* Received: \\(4,\\)"),
+    ({"size": (4.0, 4)}, "`size` must be \\(height, width\\).* Received: \\(4.0, 4"),
     ({"crop": 1.5}, "at most 1. Received: 1.5"),
+    ({"crop": "1"}, "a number above 0 and at most 1. Received: '1'"),
+    ({"crop": None}, "a number above 0 and at most 1. Received: None"),
     ({"interpolation": "area"}, "'bilinear'.*Received: 'area'"),
 ])
 def test_impossible_preprocessing_is_refused(change, pattern):

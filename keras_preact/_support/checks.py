@@ -28,6 +28,14 @@ def from_values(kind, values, source):
         ) from error
 
 
+def as_list(value):
+    """Returns `list(value)` of what has items, such as a shape of NumPy's or TensorFlow's, and [] of all else."""
+    try:
+        return [] if isinstance(value, str) else list(value)
+    except TypeError:
+        return []
+
+
 def is_count(value):
     """Whether `value` is a positive integer, of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value > 0

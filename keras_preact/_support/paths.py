@@ -23,4 +23,4 @@ def local(name: str, path: str | os.PathLike) -> Path:
         )
     if not text:
         raise ValueError(f"`{name}` must not be empty. Received: ''; the folder of now is '.'")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # pathlib's own raises where "~name" is no user but a file

@@ -5,15 +5,19 @@ Keras loads when one of them is called, and not for label sets and a `Preprocess
 import csv
 import dataclasses
 import math
+import os
+import re
 import struct
 import warnings
 from collections.abc import Mapping
 from functools import cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
 from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.paths import local
 
 AXES = {"channels_last": -1, "channels_first": -3}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -95,18 +99,22 @@ class Preprocessing:
 
     def __post_init__(self):
         for field in ("mean", "std", "size"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            object.__setattr__(self, field, tuple(np.ravel(getattr(self, field)).tolist()))
+        numbers = all(isinstance(value, Real) for value in (*self.mean, *self.std))
+        if not (
+            0 < len(self.mean) == len(self.std) and numbers
+            and all(0 <= value <= 1 for value in self.mean) and all(0 < value < math.inf for value in self.std)
+        ):
             raise ValueError(
-                "`mean` and `std` must have one value for each channel, `std` positive ones. "
-                f"Received: mean={self.mean}, std={self.std}"
+                "`mean` and `std` must have one value for each channel, of pixel values from 0 to 1 and not to 255: "
+                f"`mean` from 0 to 1, `std` positive. Received: mean={self.mean}, std={self.std}"
             )
         if len(self.size) != 2 or not all(is_count(side) and side <= LARGEST for side in self.size):
             raise ValueError(
                 f"`size` must be (height, width) in pixels, each from 1 to {LARGEST}. Received: {self.size}"
             )
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"`crop` must be above 0 and at most 1. Received: {self.crop}")
+        if not isinstance(self.crop, Real) or not 0 < self.crop <= 1:
+            raise ValueError(f"`crop` must be a number above 0 and at most 1. Received: {self.crop!r}")
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
     @property
@@ -141,19 +149,20 @@ def normalize(x, preprocessing, data_format=None):
         data_format: default Keras's `image_data_format`.
 
     Raises:
-        ValueError: a number of channels that `preprocessing` has no mean for.
+        ValueError: no array or tensor, values of another kind or range, or a number of channels that `preprocessing`
+            has no mean for.
     """
     import keras
 
     data_format = data_format or keras.config.image_data_format()
     check_choice("data_format", data_format, AXES)
-    shape, channels, axis = tuple(x.shape), len(preprocessing.mean), AXES[data_format]
-    if len(shape) < 3 or shape[axis] not in (channels, None):
+    shape, channels, axis = shape_of(x), len(preprocessing.mean), AXES[data_format]
+    if shape is not None and (len(shape) < 3 or shape[axis] not in (channels, None)):
         raise ValueError(
             f"Images must have {channels} channels on axis {axis} (data format {data_format!r}). "
             f"Received an array of shape {shape}."
         )
-    _warn_if_normalized(x)
+    _check_values(x)
     # One multiplication and one addition: x * scale + offset.
     scale = 1 / (255 * np.array(preprocessing.std))
     offset = -np.array(preprocessing.mean) / np.array(preprocessing.std)
@@ -163,11 +172,40 @@ def normalize(x, preprocessing, data_format=None):
     return keras.ops.cast(x, "float32") * scale + offset
 
 
-def _warn_if_normalized(x):
-    if isinstance(x, np.ndarray) and x.size and x.dtype.kind == "f" and (x.min() < 0 or 0 < x.max() <= 1):
+def shape_of(images):
+    """Returns the shape of an array or a tensor, or None of a tensor whose number of axes is not known yet.
+
+    Raises:
+        ValueError: neither of them.
+    """
+    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+        raise ValueError(
+            "Images must be an array or a tensor: load_image(file, model) reads a file as the model takes it, "
+            "np.asarray(image.convert('RGB')) makes an array of Pillow's image, and np.stack(images) of a list of "
+            f"arrays. Received: {type(images).__name__}"
+        )
+    # A shape of unknown rank has no length, and a property of TensorFlow's says so.
+    return None if getattr(images.shape, "rank", 0) is None else tuple(images.shape)
+
+
+def _check_values(x):
+    """Raises ValueError where `x` cannot hold pixel values from 0 to 255, and warns where it hardly does."""
+    dtype = str(getattr(x.dtype, "name", x.dtype))
+    if not re.search(r"(int|float)\d+$", dtype) or dtype.endswith("uint16"):
+        raise ValueError(
+            "Pixel values must be integers or floats from 0 to 255. Of 16 bits, whose white is 65535, give x / 257; "
+            f"of 8 bits in a wider type x.astype('uint8'). Received: {dtype}"
+        )
+    if not isinstance(x, np.ndarray) or not x.size or dtype == "uint8":
+        return
+    low, high = x.min(), x.max()
+    if "int" in dtype and not 0 <= low <= high <= 255:
+        raise ValueError(f"Pixel values must lie between 0 and 255. Received: {dtype} from {low} to {high}")
+    # Resizing by wide kernels reaches beyond white, never so far.
+    if "float" in dtype and not (high == low == 0 or 0 <= low <= high <= 2 * 255 and high > 1):
         warnings.warn(
-            "Pixel values from 0 to 255 are expected, and these lie between "
-            f"{x.min():.4g} and {x.max():.4g}: they look preprocessed or scaled already.",
+            f"Pixel values from 0 to 255 are expected, and these lie between {low:.4g} and {high:.4g}: "
+            "they look preprocessed or scaled already, or of more than 8 bits.",
             stacklevel=4,
         )
 
@@ -177,19 +215,29 @@ def decode(predictions, labels, top=5):
 
     Args:
         predictions: array or tensor of shape (batch, classes).
-        labels: a name for each class.
+        labels: a list, tuple or array with a name for each class.
         top: how many pairs; all if there are fewer.
 
     Raises:
-        ValueError: predictions that are not of shape (batch, number of labels).
+        ValueError: labels without an order, no count, or predictions that are no numbers or not of shape (batch,
+            number of labels).
     """
     import keras
 
-    predictions = keras.ops.convert_to_numpy(predictions)
+    if not isinstance(labels, (list, tuple, np.ndarray)):
+        raise ValueError(f"Labels must be a list with one for each class, in their order. Received: {labels!r}")
+    if not is_count(top):
+        raise ValueError(f"`top` must be a positive integer. Received: {top!r}")
+    predictions = np.asarray(keras.ops.convert_to_numpy(predictions))
     if predictions.ndim != 2 or predictions.shape[1] != len(labels):
         raise ValueError(
             f"`predictions` must be of shape (batch, {len(labels)}), a column for each label. "
             f"Received shape: {predictions.shape}"
+        )
+    predictions = predictions.astype("float64")  # of unsigned integers the negative is none
+    if np.isnan(predictions).any():
+        raise ValueError(
+            "`predictions` must be numbers. Received: NaN, as a network gives whose weights or images are none"
         )
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [[(labels[i], float(row[i])) for i in indices] for row, indices in zip(predictions, best)]
@@ -206,6 +254,7 @@ def load_image(file, preprocessing):
         preprocessing: a `Preprocessing`.
 
     Raises:
+        ValueError: no path on this machine, and no file.
         OSError: no such file, not an image, integers of 32 bits or floats outside 0 to 1, whose white nobody knows, or
             more pixels than twice Pillow's `Image.MAX_IMAGE_PIXELS`.
     """
@@ -226,6 +275,13 @@ def read_image(file, channels):
     """Returns the upright image in `file` as Pillow's, in its mode "L" for one channel and "RGB" for others."""
     from PIL import Image
 
+    if isinstance(file, str):
+        file = local("file", file)
+    elif not isinstance(file, os.PathLike) and not hasattr(file, "read"):
+        raise ValueError(
+            "`file` must be a path or a binary file; io.BytesIO(content) is one of bytes. "
+            f"Received: {type(file).__name__}"
+        )
     try:
         with Image.open(file) as image:
             image.load()

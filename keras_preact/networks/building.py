@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_preact._support.checks import is_count
+from keras_preact._support.checks import as_list, is_count
 from keras_preact.networks.carried import carry
 from keras_preact.networks.config import ORDERS, Conv, NetworkConfig, plan
 from keras_preact.networks.graph import deep_enough
@@ -116,6 +116,8 @@ def ResNet(
 
 def check_top(include_top, pooling, classes):
     """Raises ValueError where these three arguments contradict each other."""
+    if include_top not in (True, False):
+        raise ValueError(f"`include_top` must be True or False. Received: {include_top!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: {pooling!r}")
     if classes is not None and not include_top:
@@ -132,7 +134,7 @@ def _input(config, include_top, tensor, shape):
     if tensor is not None:
         if not keras.backend.is_keras_tensor(tensor):
             raise TypeError(f"`input_tensor` must be a Keras tensor, as from keras.Input. Received: {tensor!r}")
-        if shape is not None and (not isinstance(shape, (tuple, list)) or tuple(shape) != tuple(tensor.shape[1:])):
+        if shape is not None and as_list(shape) != list(tensor.shape[1:]):
             raise ValueError(
                 "`input_shape` must be the shape of `input_tensor` where both are given. "
                 f"Received: {shape!r} and {tuple(tensor.shape[1:])}"
@@ -142,15 +144,15 @@ def _input(config, include_top, tensor, shape):
         size = config.input_size if include_top else (None, None)
         shape = (3, *size) if first else (*size, 3)
     order = "(channels, height, width)" if first else "(height, width, channels)"
-    sizes = list(shape) if isinstance(shape, (tuple, list)) else []
+    sizes = as_list(shape)
     channels = sizes.pop(0 if first else -1) if len(sizes) == 3 else None
     if not is_count(channels) or not all(side is None or is_count(side) for side in sizes):
         raise ValueError(
             f"`input_shape` must be {order}, positive integers of which only height and width may be None. "
             f"Received: {shape!r}"
         )
-    shape, sides = tuple(shape), sizes
-    if any(side is not None and side < config.stride for side in sides):
+    shape = tuple(shape)
+    if any(side is not None and side < config.stride for side in sizes):
         raise ValueError(
             f"This network's last feature map has 1/{config.stride} of the height and width of the input, so "
             f"`input_shape`, {order}, must be at least {config.stride} pixels high and wide. Received: {shape}"

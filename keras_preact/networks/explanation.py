@@ -26,7 +26,8 @@ def grad_cam(model, x, classes=None):
         (float array of shape (batch, height, width) of the last feature map, from 0 to 1; the classes).
 
     Raises:
-        ValueError: a model that does not end with global average pooling and a dense layer, or classes it has not.
+        ValueError: a model that does not end with global average pooling and a dense layer, images that it does not
+            take, or classes it has not.
 
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, Sec. 3.1.
     """
@@ -39,13 +40,20 @@ def grad_cam(model, x, classes=None):
             "dropout may stand between them. Build its head of these alone. "
             f"Received: {model.name}, which ends with {pool.operation.name} and {model.layers[-1].name}"
         )
+    wanted, shape = network.input_shape[1:], tuple(getattr(x, "shape", ()))
+    if len(shape) != 4 or not shape[0] or any(side not in (None, given) for side, given in zip(wanted, shape[1:])):
+        raise ValueError(
+            f"`x` must be images of shape (images, {', '.join(map(str, wanted))}), one at least; x[None] makes a batch "
+            f"of one image. Received: {shape or type(x).__name__}"
+        )
     with recursion_limit(len(network.layers)):
         both = keras.Model(network.inputs[0], [pool.input_tensors[0], network.outputs[0]])
     maps, scores = (keras.ops.convert_to_numpy(value) for value in both(x, training=False))
     if pool.operation.data_format != LAST:
         maps = np.moveaxis(maps, 1, -1)
     classes = scores.argmax(1) if classes is None else np.asarray(classes)
-    if classes.shape != (len(maps),) or not ((0 <= classes) & (classes < scores.shape[1])).all():
+    known = classes.shape == (len(maps),) and classes.dtype.kind in "iu"
+    if not known or not ((0 <= classes) & (classes < scores.shape[1])).all():
         raise ValueError(
             f"`classes` must have an index below {scores.shape[1]} for each of the {len(maps)} images. "
             f"Received: {classes.tolist()}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import h5py
 import numpy as np
 
+from keras_preact._support.checks import as_list
 from keras_preact._support.paths import local
 from keras_preact.networks.units import channel_axis
 
@@ -164,7 +165,8 @@ def adapted(layers, count):
 def completed(shape, layers):
     """Returns `shape`, of an image or None, with the channels that the weights were trained on where it has None."""
     axis = 2 if channel_axis() == -1 else 0
-    return shape and tuple(channels(layers) if i == axis and n is None else n for i, n in enumerate(shape))
+    sides = as_list(shape)  # none of what is no shape, which the network refuses
+    return tuple(channels(layers) if i == axis and n is None else n for i, n in enumerate(sides)) or shape
 
 
 def array(h5, dataset):

@@ -13,6 +13,7 @@ NEUTRAL = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, laye
 
 def layers_of(model):
     """Returns each layer of `model` once; in the place of a model or a wrapper, the layers inside it."""
+    _check_model(model)
     found = {}
     for layer in compat.sublayers(model):
         inside = isinstance(layer, (keras.Model, layers.Wrapper))
@@ -36,7 +37,13 @@ def parts_of(model):
 
 def normalizations_of(model):
     """Returns each batch normalization of `model` once, those inside models and layers of other layers, too."""
+    _check_model(model)
     return [one for one in compat.sublayers(model, recursive=True) if isinstance(one, layers.BatchNormalization)]
+
+
+def _check_model(model):
+    if not isinstance(model, layers.Layer):
+        raise ValueError(f"`model` must be a Keras model. Received: {type(model).__name__}")
 
 
 def nodes_of(model):
@@ -47,6 +54,7 @@ def nodes_of(model):
     Raises:
         ValueError: a model that has no graph of layers.
     """
+    _check_model(model)
     functional = compat.functional(model)
     if functional is None:
         raise ValueError(
