@@ -1,10 +1,12 @@
 """Weights that other zoos publish at a URL, from a server on loopback that redirects as GitHub's releases do."""
 import errno
 import hashlib
+import importlib
 import io
 import json
 import struct
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -32,6 +34,7 @@ def zipped(members, **changes):
 
 
 GOOD = zipped({NAME: CONTENT})
+SILENCE, DRIPPING = "", "a byte at a time"  # of a server: as content, and as how many bytes are sent
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.requests.append(path)
         if path.startswith("/assets/"):
             content, cut = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+            if content is SILENCE:
+                return server.stopped.wait()
             if isinstance(content, int):
                 self.send_response(content)
                 self.send_header("Retry-After", "60")
@@ -52,6 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/octet-stream")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if cut == DRIPPING:
+                for i in range(len(content)):
+                    if server.stopped.wait(0.05):
+                        return None
+                    self.wfile.write(content[i:i + 1])
             self.wfile.write(content[:cut])
             if server.hook:
                 server.hook()
@@ -70,9 +80,11 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads, server.requests, server.answers, server.hook = True, [], [(GOOD, None)], None
+    server.stopped = threading.Event()
     monkeypatch.setenv(releases.MIRROR, f"http://127.0.0.1:{server.server_port}/")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.stopped.set()
     server.shutdown()
     server.server_close()
 
@@ -136,6 +148,30 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(server, answer, re
         assert remedy in message
     server.answers = [(GOOD, None)]
     assert converted().is_file()
+
+
+@pytest.mark.parametrize("answer, reason", [
+    ((SILENCE, None), "the connection failed or broke off (TimeoutError: timed out)"),
+    ((GOOD, DRIPPING), "(TimeoutError: fewer than 1000 bytes a second came in 0.4 seconds)"),
+], ids=["silent", "dripping"])
+def test_a_server_that_sends_next_to_nothing_is_left(server, monkeypatch, answer, reason):
+    monkeypatch.setattr(releases, "PATIENCE", 0.4)
+    server.answers = [answer]
+    start = time.monotonic()
+    message = refused(reason, f"http://127.0.0.1:{server.server_port}/github.com/owner/zoo/releases/", SHA1)
+    assert time.monotonic() - start < 5 < len(GOOD) * 0.05
+    assert "Try again when there is a network." in message and "`keras-preact pull`" in message
+    server.answers = [(GOOD, None)]
+    assert converted().is_file()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_progress_of_a_download_is_told_on_stderr(server, monkeypatch, capsys, shown):
+    module = importlib.import_module("huggingface_hub.utils.tqdm")  # which its package hides behind a class
+    monkeypatch.setattr(module, "HF_HUB_DISABLE_PROGRESS_BARS", not shown)
+    converted()
+    out, err = capsys.readouterr()
+    assert out == "" and (URL.rpartition("/")[2] in err) == shown
 
 
 def test_without_a_network_what_is_cached_is_used_and_what_is_not_is_explained(server, monkeypatch):
@@ -211,14 +247,11 @@ def test_an_interrupted_conversion_leaves_nothing(server, error):
 
 
 def test_an_interrupted_download_leaves_nothing(server, monkeypatch):
-    from keras.src.utils import file_utils
-
-    def interrupted(url, file, report):
-        with open(file, "wb") as half:
-            half.write(GOOD[:100])
+    def interrupted(answer, file):
+        file.write(answer.read(100))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(file_utils, "urlretrieve", interrupted)
+    monkeypatch.setattr(releases, "_copy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         converted()
     assert not hub.folder().exists() or not list(hub.folder().iterdir())
@@ -258,9 +291,3 @@ def test_a_cache_without_room_or_permission_is_named(server, code):
     hub.folder().write_text("a file where the folder of the cache belongs")
     with pytest.raises(releases.ReleaseError, match="cannot be written to the cache"):
         converted()
-
-
-def test_the_progress_of_a_download_is_told_on_stderr(server, capsys):
-    converted()
-    out, err = capsys.readouterr()
-    assert out == "" and URL.rpartition("/")[2] in err

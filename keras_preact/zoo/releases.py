@@ -1,25 +1,27 @@
 """Files that other zoos publish at a URL: fetched, compared with their hash, unzipped, and what is made of them.
 
-`keras.utils.get_file` downloads: it is there, shows a progress bar, follows redirects and proxies, and removes what it
-could not finish. It knows no SHA-1 and no hash of a file within a zip, which is what the zoos publish, and what it has
-compared in vain it keeps; so the hash is compared here.
+`urllib` downloads: it follows redirects, proxies and file:// URLs. `keras.utils.get_file` does not serve: it waits for
+ever for a server that is silent, and knows no SHA-1 and no hash of a file within a zip, which is what the zoos publish.
 """
 import contextlib
 import hashlib
 import json
 import os
 import shutil
-import sys
+import time
 import zipfile
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from keras_preact._support import atomic
 from keras_preact.zoo import hub
 
 MIRROR = "KERAS_PREACT_MIRROR"  # of the environment: a base URL, under which host and path of every URL stand
 MAX_FILE = 1_000_000_000  # bytes; the largest that is published has 0.41 of that
+PATIENCE, SLOWEST = 30, 1000  # seconds in which a server must send something, and so many bytes a second
 WEIGHTS, ENTRY = "model.weights.h5", "entry.json"  # what an entry of the cache holds
 
 
@@ -111,26 +113,36 @@ def _fetched(url, published, folder):
 
 
 def _download(url, folder):
-    from keras.utils import get_file
-
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # of the command, stdout is for its results
-            return Path(get_file(
-                _name(url), _address(url), cache_dir=folder, cache_subdir=folder.absolute(), force_download=True
-            ))
-    except Exception as error:
-        # It wraps what happened in an Exception of its own.
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        if isinstance(cause, OSError) and cause.errno in hub.NO_ROOM:
-            raise cause from error
-        if isinstance(cause, HTTPError):
-            cause.close()
-            reason = f"the server answered {cause.code}"
-            remedy = "There is no such file any more." if cause.code in (404, 410) else "Try again later."
-        else:
-            reason = f"the connection failed or broke off ({type(cause).__name__}: {cause})"
-            remedy = "Try again when there is a network."
-        raise _Failed(f"{reason}. {remedy}") from error
+        with urlopen(_address(url), timeout=PATIENCE) as answer, open(folder / _name(url), "wb") as file:
+            _copy(answer, file)
+    except HTTPError as error:
+        error.close()
+        remedy = "There is no such file any more." if error.code in (404, 410) else "Try again later."
+        raise _Failed(f"the server answered {error.code}. {remedy}") from error
+    except (OSError, HTTPException, ValueError) as error:  # the last: a mirror that is no URL
+        if isinstance(error, OSError) and error.errno in hub.NO_ROOM:
+            raise
+        reason = f"the connection failed or broke off ({type(error).__name__}: {error})"
+        raise _Failed(f"{reason}. Try again when there is a network.") from error
+    return folder / _name(url)
+
+
+def _copy(answer, file):
+    """Copies what a server sends, with a progress bar on stderr, as long as it sends enough."""
+    from huggingface_hub.utils import tqdm
+
+    size = answer.headers["Content-Length"]
+    with tqdm(desc=Path(file.name).name, total=size and int(size), unit="B", unit_scale=True) as bar:
+        start, before = time.monotonic(), 0
+        while block := answer.read1(2**16):
+            bar.update(file.write(block))
+            if time.monotonic() - start > PATIENCE:
+                if file.tell() - before < PATIENCE * SLOWEST:
+                    raise TimeoutError(f"fewer than {SLOWEST} bytes a second came in {PATIENCE} seconds")
+                start, before = time.monotonic(), file.tell()
+    if size and file.tell() != int(size):
+        raise ConnectionError(f"{file.tell()} bytes of {size} came")
 
 
 class _Failed(Exception):
