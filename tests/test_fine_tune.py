@@ -15,7 +15,7 @@ from keras_preact.training.engine import Engine, train
 from keras_preact.training.recipes import Recipe
 from keras_preact.training.runs import load_run, read_log
 
-RAW = kp.Preprocessing((110.0, 120.0, 130.0), (50.0, 60.0, 70.0), size=(8, 8))
+RAW = kp.Preprocessing((0.43, 0.47, 0.51), (0.2, 0.24, 0.27), size=(8, 8))
 # A learning rate at which two epochs of a few images show.
 SHORT = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1, "padding": 1}
 
@@ -75,7 +75,8 @@ def test_a_run_keeps_frozen_statistics_and_preprocessing_and_has_the_new_labels(
     assert (model.preprocessing.mean, model.preprocessing.std) == (RAW.mean, RAW.std)
     assert changed(before, weights_of(model)) == {name for name in body(before) if "_bn" not in name}
     images, labels = data_of(3)["x_test"], data_of(3)["y_test"]
-    wrong = np.sum(model.predict((images - np.float32(RAW.mean)) / np.float32(RAW.std)).argmax(-1) != labels)
+    normalized = (images / np.float32(255) - np.float32(RAW.mean)) / np.float32(RAW.std)
+    wrong = np.sum(model.predict(normalized).argmax(-1) != labels)
     assert read_log(tmp_path / "log.csv")[-1]["test_error"] == f"{100 * wrong / 9:.2f}"
     assert load_run(tmp_path)[0].labels == model.labels
 

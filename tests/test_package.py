@@ -36,7 +36,7 @@ OUTSIDE = {
     "training/runs": {"h5py"}, "training/tracking": {"wandb"}, "training/optimizers": {"tensorflow"},
     "exporting/savedmodel": {"tensorflow"},
     "exporting/runtimes": {"tensorflow", "onnxruntime", "ai_edge_litert", "openvino"},
-    "zoo/hub": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},
+    "zoo/hub": {"huggingface_hub"}, "zoo/releases": {"huggingface_hub"}, "zoo/described": {"h5py"}, "zoo/card": {"huggingface_hub"},
     "zoo/publishing": {"huggingface_hub"}, "zoo/importers": {"h5py", "safetensors", "torch"},
     "paper/signals": {"tensorflow", "rich"},
     "benchmarking/peers": {"pytorchcv", "torch"}, "benchmarking/contestants": {"tensorflow", "onnxruntime"},

@@ -1,4 +1,6 @@
 """Where a network looks: Grad-CAM."""
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -10,7 +12,7 @@ SIDE = 224  # pixels of an overlay, at least
 COLOURS = np.array([[0, 0, 128], [0, 0, 255], [0, 255, 255], [255, 255, 0], [255, 0, 0]])  # from little to much
 
 
-def grad_cam(model, x, classes=None):
+def grad_cam(model: keras.Model, x: Any, classes: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Returns where in each image the evidence for a class is: Grad-CAM on the last feature map.
 
     The weight of a channel is the mean gradient of the class's logit, which after global average pooling and a dense

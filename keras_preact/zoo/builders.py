@@ -1,6 +1,7 @@
 """The zoo: one builder for each architecture, a row each, in the style of `keras.applications`."""
 import os
 import warnings
+from typing import Any
 
 import keras
 
@@ -59,15 +60,15 @@ def _builder(name):
     what = f"the {config.depth}-layer network for {size}x{size} images, of {config.unit} units"
 
     def build(
-        include_top=True,
-        weights=None,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=None,
-        classifier_activation="softmax",
-        name=default,
-    ):
+        include_top: bool = True,
+        weights: str | os.PathLike | None = None,
+        input_tensor: Any = None,
+        input_shape: tuple | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: Any = "softmax",
+        name: str = default,
+    ) -> keras.Model:
         return _build(
             build.__name__, weights, config, include_top=include_top, input_tensor=input_tensor,
             input_shape=input_shape, pooling=pooling, classes=classes, classifier_activation=classifier_activation,
@@ -187,7 +188,7 @@ ResNet200 = _builder("ResNet200")
 ResNet269 = _builder("ResNet269")
 
 
-def create_model(name: str, **arguments) -> keras.Model:
+def create_model(name: str, **arguments: Any) -> keras.Model:
     """Builds a network by its name in any case, with the tag of its weights behind a dot, as `timm.create_model` does.
 
     Args:
@@ -217,7 +218,7 @@ def create_model(name: str, **arguments) -> keras.Model:
     return globals()[builder](**arguments)
 
 
-def from_hub(repository, **arguments):
+def from_hub(repository: str, **arguments: Any) -> keras.Model:
     """Builds the network that a repository of the Hugging Face Hub holds, with its weights.
 
     Nothing that is downloaded is executed, and no weight is set before the sha256 of its file was compared.
@@ -243,7 +244,7 @@ def from_hub(repository, **arguments):
     >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
     """
     found = of_repository(repository)
-    known = found.known
+    known: Any = found.known  # a `Metadata`, or an `About` of converted weights
     architecture = known.architecture if isinstance(known, Metadata) else builder_name(known.config)
     defaults = dict.fromkeys(("pooling", "classes", "input_tensor", "input_shape")) | {"include_top": True}
     if architecture in CONFIGS:

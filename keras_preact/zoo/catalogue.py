@@ -17,7 +17,7 @@ class ModelInfo(NamedTuple):
     weights: tuple
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[ModelInfo]:
     """Returns a `ModelInfo` for each architecture whose name matches `pattern`, such as "PreAct*" or "*1001".
 
     Raises:
@@ -32,7 +32,7 @@ def list_models(pattern="*"):
     return models
 
 
-def list_weights(model="*"):
+def list_weights(model: str = "*") -> list[index.Weight]:
     """Returns the published weights of each architecture whose name matches `model`, ours and then those of other zoos.
 
     Each tells its `tags`, `source`, `licence`, `citation`, `measured` error with crop and selection rule, `size` (None

@@ -1,5 +1,8 @@
 """Images in and labels out, as a weight that is named by its tag wants them."""
 import warnings
+from typing import Any
+
+import numpy as np
 
 from keras_preact.data import preprocessing
 from keras_preact.zoo import index
@@ -7,7 +10,7 @@ from keras_preact.zoo import index
 DEFAULT = "cifar10"
 
 
-def preprocess_input(x, weights=None, model=None, data_format=None):
+def preprocess_input(x: Any, weights: Any = None, model: str | None = None, data_format: str | None = None) -> Any:
     """Normalizes images as `weights` were trained: (x / 255 - mean) / std. The argument itself stays as it is.
 
     A model knows what its weights were trained with:
@@ -30,17 +33,19 @@ def preprocess_input(x, weights=None, model=None, data_format=None):
     Warns:
         UserWarning: `weights` were not given, and the images are not of CIFAR-10's size.
     """
-    known = _preprocessing(weights, model)
-    if weights is None and not _has_size(tuple(x.shape), known.size):
+    known, shape = _preprocessing(weights, model), preprocessing.shape_of(x)
+    if weights is None and shape and not _has_size(shape, known.size):
         warnings.warn(
-            f"These images, of shape {tuple(x.shape)}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` "
+            f"These images, of shape {shape}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` "
             "were not given: give the model, or its `preprocessing`.",
             stacklevel=2,
         )
     return preprocessing.normalize(x, known, data_format)
 
 
-def decode_predictions(preds, top=5, weights="cifar10", model=None):
+def decode_predictions(
+    preds: Any, top: int = 5, weights: Any = "cifar10", model: str | None = None
+) -> list[list[tuple[str, float]]]:
     """Returns the `top` best (label, probability) pairs for each row of `preds`, best first.
 
     Args:
@@ -62,7 +67,7 @@ def decode_predictions(preds, top=5, weights="cifar10", model=None):
     return preprocessing.decode(preds, labels, top)
 
 
-def load_image(file, weights=None, model=None):
+def load_image(file: Any, weights: Any = None, model: str | None = None) -> np.ndarray:
     """Returns the image in `file` as `weights` expect it: resized, cropped, uint8 of shape (height, width, 3).
 
     Args:
