@@ -89,6 +89,14 @@ class Preprocessing:
         size: (height, width) of the test crop in pixels, at most 10,000 each.
         crop: the part of the resized image's shorter side that the crop covers.
         interpolation: of the resizing: "nearest", "bilinear", "bicubic" or "lanczos".
+
+    Raises:
+        ValueError: values that are out of range, or not one for each channel.
+
+    Example:
+
+    >>> kp.Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3, size=(224, 224), crop=0.875).input_shape
+    (224, 224, 3)
     """
 
     mean: tuple

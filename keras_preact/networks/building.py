@@ -69,8 +69,8 @@ def ResNet(
 
     Every row of the paper's Tables 1 to 3 is one call, for instance the gated shortcuts of Table 1:
 
-    >>> config = NetworkConfig.cifar(110, order="original", join=("exclusive_gate", -6))
-    >>> model = ResNet(config)
+    >>> config = kp.NetworkConfig.cifar(110, order="original", join=("exclusive_gate", -6))
+    >>> model = kp.ResNet(config)
 
     Args:
         config: a `NetworkConfig`.

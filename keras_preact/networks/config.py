@@ -127,6 +127,12 @@ class NetworkConfig:
 
     Raises:
         ValueError: a value that is not among the choices, or does not fit the others.
+
+    Example:
+
+    >>> config = kp.NetworkConfig((2, 2), (16, 32), order="original")
+    >>> config.depth
+    10
     """
 
     units: tuple

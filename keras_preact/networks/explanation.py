@@ -31,6 +31,13 @@ def grad_cam(model: keras.Model, x: Any, classes: Any = None) -> tuple[np.ndarra
         ValueError: a model that does not end with global average pooling and a dense layer, images that it does not
             take, or classes it has not.
 
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> heat, classes = kp.grad_cam(model, kp.preprocess_input(images, model))
+    >>> heat.shape == (len(images), 8, 8)
+    True
+
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, Sec. 3.1.
     """
     network = opened(model)

@@ -26,8 +26,9 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> pyramid = keras_preact.feature_pyramid(keras_preact.PreActResNet50(input_shape=(None, None, 3)))
-    >>> pyramid(images)["stride8"]
+    >>> pyramid = kp.feature_pyramid(kp.PreActResNet18(input_shape=(None, None, 3)))
+    >>> pyramid(images.astype("float32"))["stride8"].shape[1:] == (4, 4, 128)
+    True
     """
     network = opened(model)
     nodes, strides, found = nodes_of(network), strides_of(network), {}

@@ -68,6 +68,14 @@ class Engine:
             Networks with dropout are not looped where activations are rematerialized.
         track: where the log can be watched, besides the folder: "tensorboard"; "wandb", as the environment variables of
             Weights & Biases say; "none"; or "auto" for TensorBoard on TensorFlow where it is installed.
+
+    Raises:
+        ValueError: a value that is not among the choices, or does not go with another one.
+
+    Example:
+
+    >>> kp.Engine(strategy="mirrored", precision="mixed_bfloat16").batch_norm
+    'replica'
     """
 
     strategy: str = "none"
@@ -175,6 +183,14 @@ def train(
             that holds another run, or one on other data or replicas, is damaged, is in use by another process, or
             cannot be written to.
         Diverged: the loss became infinite or NaN.
+
+    Example:
+
+    >>> recipe = kp.Recipe("short", "this example", epochs=1, batch_size=16, learning_rate=0.05, schedule="cosine")
+    >>> data = (images, labels), (images, labels)
+    >>> log = kp.train(kp.NetworkConfig((1, 1), (8, 16)), data, recipe, "runs/short", verbose=0)
+    >>> [line["epoch"] for line in log]
+    ['1']
     """
     recipe = recipe if isinstance(recipe, recipes.Recipe) else recipes.find(recipe)
     engine = engine or Engine()

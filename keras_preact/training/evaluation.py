@@ -121,6 +121,12 @@ def evaluate(
     Raises:
         ValueError: unknown views, a crop larger than the images, or a network of other classes than the data, by their
             number or by their names.
+
+    Example:
+
+    >>> report = kp.evaluate(kp.PreActResNet20(weights="cifar10"), (images, labels))
+    >>> report.images == len(images) and report.top1_error < 20
+    True
     """
     check_choice("views", views, VIEWS)
     known = getattr(model, "labels", None) or tuple(map(str, range(model.output_shape[-1])))

@@ -35,10 +35,6 @@ def fine_tune(
     normalized as those that the weights were trained on. `output` is the folder of a run, as of `train`, which is
     evaluated, exported and published like any other.
 
-    >>> model = kp.PreActResNet50(weights="imagenet_keras")
-    >>> flowers = kp.fine_tune(model, "flower_photos", "runs/flowers")
-    >>> kp.export(flowers, "models/flowers")
-
     Args:
         model: a network of the zoo with trained weights and `preprocessing`; it stays as it is. The last layer is
             trained anew unless `model.labels` are the classes of the data.
@@ -55,6 +51,13 @@ def fine_tune(
     Raises:
         ValueError: as `train`; a model that is no network of the zoo or has no `preprocessing`; `size` for images that
             have one size.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> flowers = kp.fine_tune(model, "flower_photos", "runs/flowers", epochs=2, verbose=0)
+    >>> flowers.labels
+    ('daisy', 'rose')
     """
     config, preprocessing = config_of(model), getattr(model, "preprocessing", None)
     if config is None or preprocessing is None:
@@ -92,6 +95,12 @@ def freeze(model: keras.Model, until: str = "predictions", bn: str = "frozen") -
 
     Raises:
         ValueError: there is no such part, or another `bn`.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> kp.freeze(model, until="predictions")
+    ['predictions']
     """
     check_choice("bn", bn, BN)
     layers = layers_of(model)
@@ -108,7 +117,14 @@ def freeze(model: keras.Model, until: str = "predictions", bn: str = "frozen") -
 
 
 def unfreeze(model: keras.Model, bn: str = "frozen") -> list[str]:
-    """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`."""
+    """Trains every layer again; batch normalization stays frozen unless `bn` is "trained". As `freeze`.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> kp.unfreeze(model)[0]
+    'stem_conv'
+    """
     return freeze(model, parts_of(model)[0], bn)
 
 
@@ -131,6 +147,11 @@ def recalibrate(model: keras.Model, images: Any, batch_size: int = 128) -> None:
     Raises:
         ValueError: there are no images, or images of another shape, or they never end; or every batch normalization is
             frozen.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> kp.recalibrate(model, kp.preprocess_input(images // 2, model))
     """
     norms = [norm for norm in normalizations_of(model) if norm.trainable]
     if not norms:

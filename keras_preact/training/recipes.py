@@ -71,6 +71,12 @@ class Recipe:
 
     Raises:
         ValueError: a value that is out of range or not among the choices.
+
+    Example:
+
+    >>> recipe = kp.Recipe("mine", "an example", epochs=20, schedule="cosine", warmup_steps=400)
+    >>> dataclasses.replace(recipe, epochs=10).warmup
+    200
     """
 
     name: str

@@ -275,6 +275,12 @@ def load_run(folder: str | os.PathLike, input_shape: tuple | None = None) -> tup
 
     Raises:
         ValueError: the folder holds no finished run.
+
+    Example:
+
+    >>> model, run = kp.load_run("runs/short")
+    >>> run["recipe"]["name"], model.labels[:2]
+    ('short', ('0', '1'))
     """
     folder = local("folder", folder)
     if not (folder / RUN).exists() or not (folder / FINAL).exists():

@@ -11,6 +11,7 @@ from keras_preact.networks import costs, files
 from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.building import ResNet, check_top
 from keras_preact.networks.graph import deep_enough
+from keras_preact.zoo import index
 from keras_preact.zoo.metadata import Metadata
 from keras_preact.zoo.resolving import Found, of_repository, resolve
 
@@ -18,7 +19,7 @@ _DOCSTRING = """Builds {name}: {what}.
 
     Args:
         include_top: whether to end with global average pooling and a dense layer, named "predictions".
-        weights: None for random ones (default), a tag that `list_weights("{name}")` names, such as "cifar10",
+        weights: None for random ones (default), a tag that `list_weights("{name}")` names{such},
             "hf://owner/name" or "hf://owner/name@revision" for a repository of the Hugging Face Hub that
             `push_to_hub` wrote or timm published, or a path to a .weights.h5 or .keras file. The bare name of a data
             set stands for our weights or else the best that others published, "cifar10_tf2cv" for those of that zoo,
@@ -47,8 +48,9 @@ _DOCSTRING = """Builds {name}: {what}.
 
     Example:
 
-    >>> model = keras_preact.{name}(weights="hf://owner/name")
-    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
+    >>> model = kp.{name}(weights={tag!r})
+    >>> model.output_shape
+    (None, {classes})
 
     Reference: {reference}.
     """
@@ -76,8 +78,10 @@ def _builder(name):
         )
 
     build.__name__ = build.__qualname__ = name
+    tag = next((weight.tags[0] for weight in index.of(name)), None)
     build.__doc__ = _DOCSTRING.format(
-        name=name, what=what, stride=config.stride, size=size, classes=config.default_classes,
+        name=name, what=what, tag=tag, such=f', such as "{tag}"' if tag else "", stride=config.stride, size=size,
+        classes=config.default_classes,
         reference=(
             'He et al., "Deep Residual Learning for Image Recognition", CVPR 2016' if config.order == "original"
             else 'He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, Fig. 4(e) and appendix'
@@ -204,7 +208,7 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
 
     Example:
 
-    >>> model = keras_preact.create_model("preactresnet20.cifar10", classes=5)
+    >>> model = kp.create_model("preactresnet20.cifar10", classes=5)
     """
     builder, _, tag = name.partition(".")
     builder = {known.lower(): known for known in CONFIGS}.get(builder.lower(), builder)
@@ -239,9 +243,10 @@ def from_hub(repository: str, **arguments: Any) -> keras.Model:
 
     Example:
 
-    >>> model = keras_preact.from_hub("owner/name")
-    >>> probabilities = model.predict(keras_preact.preprocess_input(images, model.preprocessing))
-    >>> keras_preact.decode_predictions(probabilities, weights=model.labels)
+    >>> model = kp.from_hub("owner/name")
+    >>> probabilities = model.predict(kp.preprocess_input(images[:1], model), verbose=0)
+    >>> kp.decode_predictions(probabilities, 1, model)[0][0][0]
+    'cat'
     """
     found = of_repository(repository)
     known: Any = found.known  # a `Metadata`, or an `About` of converted weights

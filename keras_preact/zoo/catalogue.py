@@ -22,6 +22,11 @@ def list_models(pattern: str = "*") -> list[ModelInfo]:
 
     Raises:
         ValueError: no name matches.
+
+    Example:
+
+    >>> [info.name for info in kp.list_models("PreAct*1*0*")]
+    ['PreActResNet110', 'PreActResNet1202', 'PreActResNet1001', 'PreActResNet10', 'PreActResNet101']
     """
     models = []
     for name in matching(pattern):
@@ -44,7 +49,7 @@ def list_weights(model: str = "*") -> list[index.Weight]:
 
     Example:
 
-    >>> [weight.tag for weight in list_weights("PreActResNet1001")]
+    >>> [weight.tag for weight in kp.list_weights("PreActResNet1001")]
     ['cifar10_tf2cv', 'cifar100_tf2cv']
     """
     return [weight for name in matching(model) for weight in index.of(name)]

@@ -84,8 +84,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
     Example:
 
-    >>> keras_preact.PreActResNet20(weights="cifar10").save("cifar.keras")
-    >>> keras_preact.load_model("cifar.keras").labels[3]
+    >>> kp.PreActResNet20(weights="cifar10").save("cifar.keras")
+    >>> kp.load_model("cifar.keras").labels[3]
     'cat'
     """
     if not str(path).endswith(".keras"):

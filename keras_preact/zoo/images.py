@@ -15,7 +15,9 @@ def preprocess_input(x: Any, weights: Any = None, model: str | None = None, data
 
     A model knows what its weights were trained with:
 
-    >>> model.predict(keras_preact.preprocess_input(images, model))
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> model.predict(kp.preprocess_input(images, model), verbose=0).shape == (len(images), 10)
+    True
 
     Args:
         x: array or tensor of pixel values from 0 to 255, uint8 or float, of shape (..., height, width, 3), or
@@ -57,6 +59,11 @@ def decode_predictions(
 
     Raises:
         ValueError: an unknown tag, no labels, or predictions that do not have one column for each label.
+
+    Example:
+
+    >>> kp.decode_predictions(np.eye(10)[3:4], top=1, weights="cifar10")
+    [[('cat', 1.0)]]
     """
     labels = getattr(weights, "labels", weights)
     if labels is None:
@@ -78,6 +85,11 @@ def load_image(file: Any, weights: Any = None, model: str | None = None) -> np.n
     Raises:
         ValueError: an unknown tag, or a model that does not know its preprocessing.
         OSError: no such file, or not an image.
+
+    Example:
+
+    >>> kp.load_image("cat.png", kp.PreActResNet20(weights="cifar10")).shape
+    (32, 32, 3)
     """
     return preprocessing.load_image(file, _preprocessing(weights, model))
 
