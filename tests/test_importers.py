@@ -2,10 +2,7 @@
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -73,14 +70,6 @@ def pytorchcv_file(file, name, dtype="float32"):
     return images, peers.logits(model, images)
 
 
-def tf2cv_network(name, folder, file):
-    """Writes `file` and the logits of the images in `folder`, in a process that has Keras 2."""
-    subprocess.run(
-        [sys.executable, "tf2cv_network.py", name, folder / "images.npy", file, folder / "logits.npy"],
-        cwd=HERE, check=True, env=os.environ | {"TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "tensorflow"},
-    )
-
-
 def keras_2(build, file, dtype="float32", save="save_weights"):
     """Writes the .h5 file of Keras 2, as which keras.applications and image-classifiers publish theirs."""
     tf_keras = pytest.importorskip("tf_keras")
@@ -135,13 +124,11 @@ def test_pytorchcv(tmp_path, name, dtype):
 
 
 @cases("preresnet20_cifar10", "preresnet18", "preresnet50", "resnet20_svhn", "resnet50")
-def test_tf2cv(tmp_path, name, dtype):
-    pytest.importorskip("tf2cv")
+def test_tf2cv(tmp_path, tf2cv_network, name, dtype):
     images = images_of(32 if "_" in name else 224, dtype)[:1]
-    np.save(tmp_path / "images.npy", images)
     file = tmp_path / f"{name}-0123-456789ab.tf2.h5"
-    tf2cv_network(name, tmp_path, file)
-    assert disagreement("pytorchcv", file, images, np.load(tmp_path / "logits.npy")) < TOLERANCE[dtype]
+    logits = tf2cv_network(name, images, file)
+    assert disagreement("pytorchcv", file, images, logits) < TOLERANCE[dtype]
 
 
 # Names of tf2cv's files as they are not written today; how they are changed, and whether they still tell everything.
@@ -171,13 +158,9 @@ def unchanged(name, numbers):
 
 
 @pytest.fixture(scope="module", params=["preresnet20_cifar10", "resnet20_svhn"])
-def tf2cv_file(request, tmp_path_factory):
-    pytest.importorskip("tf2cv")
-    folder = tmp_path_factory.mktemp("tf2cv")
-    np.save(folder / "images.npy", images_of(32))
-    file = folder / f"{request.param}-0123-456789ab.tf2.h5"
-    tf2cv_network(request.param, folder, file)
-    return file, np.load(folder / "logits.npy")
+def tf2cv_file(request, tmp_path_factory, tf2cv_network):
+    file = tmp_path_factory.mktemp("tf2cv") / f"{request.param}-0123-456789ab.tf2.h5"
+    return file, tf2cv_network(request.param, images_of(32), file)
 
 
 def renamed(source, target, rename, group_order=None):

@@ -8,7 +8,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 import keras_preact as kp
 from keras_preact.networks import files
@@ -25,19 +24,6 @@ WRONG = {
 # Published errors of networks as deep, in percent: Table 6 of [1]. Shortened runs are not held against them.
 # Nobody publishes a last epoch of PreActResNet20 on CIFAR-100; that bar is our own.
 BARS = {("PreActResNet20", "cifar10"): 8.75, ("PreActResNet20", "cifar100"): 32.0}
-
-
-@pytest.fixture(scope="module")
-def samples(request):
-    """{data set: (images, labels)}, of sheets with so many images in a row."""
-    found = {}
-    for name, row in (("cifar10", 40), ("cifar100", 25)):
-        file = request.path.parent / "data" / f"{name}_sample"
-        sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGB"))
-        images = sheet.reshape(-1, 32, row, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
-        labels = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["labels"]
-        found[name] = images, np.array([int(label) for label in labels])
-    return found
 
 
 @pytest.fixture

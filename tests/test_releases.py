@@ -2,16 +2,13 @@
 import errno
 import hashlib
 import importlib
-import io
 import json
 import struct
-import threading
 import time
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import pytest
+import release_server
+from release_server import DRIPPING, SILENCE, zipped
 
 from keras_preact._support import atomic
 from keras_preact.zoo import hub, releases
@@ -22,71 +19,14 @@ CONTENT = b"weights " * 1000
 SHA1 = f"sha1:{hashlib.sha1(CONTENT).hexdigest()}"
 
 
-def zipped(members, **changes):
-    """A zip of {name: content}; changes are those of the only member's entry, which then lies."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-        for field, value in changes.items():
-            setattr(archive.infolist()[0], field, value)
-    return buffer.getvalue()
-
-
 GOOD = zipped({NAME: CONTENT})
-SILENCE, DRIPPING = "", "a byte at a time"  # of a server: as content, and as how many bytes are sent
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        server, path = self.server, urlsplit(self.path).path
-        server.requests.append(path)
-        if path.startswith("/assets/"):
-            content, cut = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
-            if content is SILENCE:
-                return server.stopped.wait()
-            if isinstance(content, int):
-                self.send_response(content)
-                self.send_header("Retry-After", "60")
-                self.send_header("Content-Length", "0")
-                return self.end_headers()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if cut == DRIPPING:
-                for i in range(len(content)):
-                    if server.stopped.wait(0.05):
-                        return None
-                    self.wfile.write(content[i:i + 1])
-            self.wfile.write(content[:cut])
-            if server.hook:
-                server.hook()
-        else:
-            self.send_response(302)
-            self.send_header("Location", f"http://localhost:{server.server_port}/assets{path}?sig=a%2Fb&x=1")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The server; `answers` are what it gives, each once and the last for ever: (content or status, bytes sent)."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads, server.requests, server.answers, server.hook = True, [], [(GOOD, None)], None
-    server.stopped = threading.Event()
-    monkeypatch.setenv(releases.MIRROR, f"http://127.0.0.1:{server.server_port}/")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.stopped.set()
-    server.shutdown()
-    server.server_close()
+    with release_server.serving(tmp_path, monkeypatch) as server:
+        server.answers = [(GOOD, None)]
+        yield server
 
 
 def converted(url=URL, published=SHA1, convert=None):

@@ -1,7 +1,9 @@
-"""Writes a network of tf2cv, which wants Keras 2, with random weights as it is published, and its logits.
+"""Writes networks of tf2cv, which wants Keras 2, with random weights as they are published, and their logits.
 
-    TF_USE_LEGACY_KERAS=1 python tf2cv_network.py NAME IMAGES.npy OUTPUT.h5 LOGITS.npy
+Each line of standard input is a JSON list: the name, a file of images, the .h5 file to write and that of the logits.
+The name is printed when both are written.
 """
+import json
 import sys
 
 import numpy as np
@@ -9,13 +11,16 @@ import tensorflow as tf
 from helpers import draw
 from tf2cv.model_provider import get_model
 
-name, images, output, logits = sys.argv[1:]
-images = np.load(images)
-tf.keras.backend.set_floatx(images.dtype.name)
-model = get_model(name)
-model(images[:1])
-rng = np.random.default_rng(5)
-for variable in model.weights:
-    variable.assign(draw(variable.name, variable.shape, rng))
-model.save_weights(output)
-np.save(logits, model(images, training=False).numpy())
+for line in sys.stdin:
+    name, images, output, logits = json.loads(line)
+    images = np.load(images)
+    tf.keras.backend.clear_session()
+    tf.keras.backend.set_floatx(images.dtype.name)
+    model = get_model(name)
+    model(images[:1])
+    rng = np.random.default_rng(5)
+    for variable in model.weights:
+        variable.assign(draw(variable.name, variable.shape, rng))
+    model.save_weights(output)
+    np.save(logits, model(images, training=False).numpy())
+    print(name, flush=True)

@@ -18,7 +18,7 @@ def read(name):
 
 def results():
     """Returns Markdown: a line for each weight of ours; those of fewer epochs than the recipe's have a column apart."""
-    return _markdown(["weights", "test error", "shortened", "published", "runs", "trained"], [
+    return markdown(["weights", "test error", "shortened", "published", "runs", "trained"], [
         _result(row) for row in read("results.csv")
     ])
 
@@ -41,12 +41,12 @@ def published():
             of_depth = errors.setdefault((row["source"], row["crop"]), {})
             depth = int(row["network"].removeprefix("PreActResNet"))
             of_depth[depth] = f"{row['top1_error']} / {row['top5_error']}".removesuffix(" / ")
-    return _markdown(["weights", "crop", *map(str, DEPTHS)], [
+    return markdown(["weights", "crop", *map(str, DEPTHS)], [
         [*key, *(of_depth.get(depth, "") for depth in DEPTHS)] for key, of_depth in errors.items()
     ])
 
 
-def _markdown(header, rows):
+def markdown(header, rows):
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 

@@ -42,17 +42,40 @@ def convert(source, file, name, output, push, data, licence):
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--tags", default="*", help="Of a network's weights those of this tag, or pattern of tags.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be fetched, and fetch nothing.")
 @on_keras
-def pull(names):
+def pull(names, tags, dry_run):
     """Fetch weights into the cache, for use without a network.
 
-    NAME is a network, a pattern, or owner/name[@revision].
+    NAME is a network, a pattern, or owner/name[@revision]. Before anything is fetched of a network, ours or another
+    zoo's, its source, licence and size are told.
     """
     from keras_preact import pull
+    from keras_preact.zoo import resolving
 
     for name in names:
-        for path in pull(name):
+        if "/" in name:
+            click.echo(f"every file of hf://{name}", err=True)
+        else:
+            _tell(resolving.to_pull(name, tags))
+    for name in () if dry_run else names:
+        for path in pull(name, tags):
             click.echo(path)
+
+
+def _tell(weights):
+    """Prints a line for each weight that is not on this machine; an unknown size is that of its parameters."""
+    from keras_preact.networks import costs
+    from keras_preact.networks.architectures import CONFIGS
+
+    for weight in weights:
+        if weight.where == "remote":
+            size = weight.size or 4 * costs.count(CONFIGS[weight.architecture]).parameters
+            click.echo(
+                f"{weight.architecture}(weights={weight.tag!r}): {weight.source}, {weight.licence}, about "
+                f"{size / 1e6:.0f} MB; {weight.citation}", err=True,
+            )
 
 
 @click.command()

@@ -51,6 +51,7 @@ class Weight:
     made: dict
     measured: dict
     source = "keras_preact"
+    is_fetched = True
 
     @property
     def tags(self):
@@ -135,6 +136,11 @@ class Upstream:
     def is_release(self):
         """Whether its file is fetched from a URL."""
         return self.file.startswith("https://")
+
+    @property
+    def is_fetched(self):
+        """Whether its file is fetched when it is first used, and not to be downloaded by the user."""
+        return self.is_release or hub.is_address(self.file)
 
     @property
     def size(self):

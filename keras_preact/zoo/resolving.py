@@ -1,5 +1,6 @@
 """From `weights=` to a file: bundled with the package, in the cache, on the Hub, of another zoo, or a path."""
 import dataclasses
+import fnmatch
 import functools
 import os
 from collections.abc import Callable
@@ -83,12 +84,14 @@ def _of_file(address, path):
     return Found(address, about(path), lambda: local("weights", path))
 
 
-def pull(name):
+def pull(name, tags="*"):
     """Fetches weights into the cache, for use without a network.
 
     Args:
-        name: of a builder, or a pattern such as "PreAct*", for all its weights that are published; or "owner/name" or
-            "owner/name@revision" for every file of a repository of ours, or for the weights of one of timm's.
+        name: of a builder, or a pattern such as "PreAct*", for its weights that are published, by us and by other zoos,
+            of which `list_weights` tells the licences; or "owner/name" or "owner/name@revision" for every file of a
+            repository of ours, or for the weights of one of timm's.
+        tags: of the weights of a builder, a tag or a pattern such as "*_tf2cv"; default all of them.
 
     Returns:
         The paths of the files.
@@ -103,14 +106,23 @@ def pull(name):
         except hub.NotOurs:
             return [_converted(name)]
         return [snapshot.file(file) for file in snapshot.metadata.files]
-    names = catalogue.matching(name)
+    return [
+        resolve(weight.tag, weight.architecture, CONFIGS[weight.architecture]).path() for weight in to_pull(name, tags)
+    ]
+
+
+def to_pull(name, tags="*"):
+    """Returns the published weights that `pull` fetches, of the name of a builder or a pattern; raises as it does."""
     weights = [
-        weight for weight in catalogue.list_weights(name)
-        if isinstance(weight, Weight) or weight.is_release or hub.is_address(weight.file)
+        weight for weight in catalogue.list_weights(name) if weight.is_fetched and fnmatch.filter(weight.tags, tags)
     ]
     if not weights:
-        raise ValueError(f"There are no weights of {', '.join(names)}; `keras-preact list` shows whose there are.")
-    return [resolve(weight.tag, weight.architecture, CONFIGS[weight.architecture]).path() for weight in weights]
+        tagged = "" if tags == "*" else f" tagged {tags!r}"
+        raise ValueError(
+            f"There are no weights of {', '.join(catalogue.matching(name))}{tagged}; `keras-preact list` shows whose "
+            "there are."
+        )
+    return weights
 
 
 def _is_path(weights):
