@@ -16,9 +16,7 @@ from keras_preact.networks.architectures import CONFIGS
 
 DATA = Path(__file__).parent / "data"
 BUILDERS = [name for name in CONFIGS if name != "PreActResNet20"]
-# Examples that fetch what other zoos publish.
-REMOTE = {"convert"}
-NAMES = sorted({*kp.__all__} - {*BUILDERS, *REMOTE, "__version__"})
+NAMES = sorted({*kp.__all__} - {*BUILDERS, "__version__"})
 
 
 def sample():

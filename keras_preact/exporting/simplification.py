@@ -13,7 +13,7 @@ KERNELS = (layers.Conv2D, layers.Dense)
 FARTHEST = 30
 
 
-def simplify_for_inference(model, keep_relu=None):
+def simplify_for_inference(model: keras.Model, keep_relu: bool | None = None) -> keras.Model:
     """Returns a network of the same outputs, up to rounding, without the batch normalizations that can be folded away.
 
     One that follows a conv goes into the conv's kernel and bias. One at the start of a pre-activation branch follows an
@@ -35,6 +35,12 @@ def simplify_for_inference(model, keep_relu=None):
 
     Raises:
         ValueError: a model that has no graph of layers, such as a subclass of `keras.Model`.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> len(kp.simplify_for_inference(model).layers) < len(model.layers)
+    True
     """
     plan = _Plan(model, keras.backend.backend() != "tensorflow" if keep_relu is None else keep_relu)
     plan.fold_after_convs()

@@ -84,7 +84,7 @@ def _of_file(address, path):
     return Found(address, about(path), lambda: local("weights", path))
 
 
-def pull(name, tags="*"):
+def pull(name: str, tags: str = "*") -> list[Path]:
     """Fetches weights into the cache, for use without a network.
 
     Args:
@@ -99,6 +99,11 @@ def pull(name, tags="*"):
     Raises:
         OSError: a file cannot be had, or is not the published one.
         ValueError: no model is named so, or there is nothing to fetch.
+
+    Example:
+
+    >>> [path.name for path in kp.pull("PreActResNet20", "cifar10")]
+    ['preactresnet20-cifar10.weights.h5']
     """
     if "/" in name:
         try:

@@ -1,5 +1,8 @@
 """Weights of other zoos into our networks, one file a source, exactly or not at all."""
 import os
+from typing import Any
+
+import keras
 
 from keras_preact._support.checks import check_choice
 from keras_preact._support.paths import local
@@ -25,7 +28,9 @@ SOURCES = {
 }
 
 
-def convert(source, weights, name=None, output=None, **network):
+def convert(
+    source: str, weights: Any, name: str | None = None, output: str | os.PathLike | None = None, **network: Any
+) -> tuple[keras.Model, Report]:
     """Returns our network with weights that another zoo published, and a report of what was done.
 
     The network has the layout of that zoo, such as where its stem pools and which of its convs have a stride or a bias,
@@ -56,14 +61,17 @@ def convert(source, weights, name=None, output=None, **network):
 
     Example:
 
-    >>> model, report = keras_preact.convert("timm", "resnetv2_50.a1h_in1k")
+    >>> source = keras.applications.ResNet50V2(weights=None)
+    >>> model, report = kp.convert("keras_applications", source, input_shape=(64, 64, 3))
+    >>> model.output_shape
+    (None, 1000)
     """
     check_choice("source", source, tuple(SOURCES))
     if output is not None and not os.fspath(output).endswith(".weights.h5"):
         raise ValueError(f"`output` must name a .weights.h5 file. Received: {output}")
     if isinstance(weights, (str, os.PathLike)):
-        where = weights = local("weights", weights)
-        name = weights.resolve().name if name is None else name
+        weights = local("weights", weights)
+        where, name = str(weights), weights.resolve().name if name is None else name
         if not weights.exists():
             raise ValueError(f"`weights` names a file that does not exist: {weights}")
     elif isinstance(weights, SOURCES[source].OBJECTS):
