@@ -1,4 +1,5 @@
 """ONNX, LiteRT and OpenVINO against the Keras model, each run by its own runtime."""
+import dataclasses
 import json
 from pathlib import Path
 
@@ -84,6 +85,35 @@ def test_other_runtimes_agree_with_keras_on_real_images(format, model, images, t
     assert beside["labels"] == list(model.labels)
     assert kp.Preprocessing(**beside["preprocessing"]) == model.preprocessing
     assert exported.size == sum(files[name].stat().st_size for name in {target.name} | weights)
+
+
+def test_a_wrong_mean_is_seen_where_all_probabilities_are_0_or_1(tmp_path, missing, monkeypatch):
+    """With a head sixty times as large a shift of the mean by 0.002 changes no probability by 1e-5."""
+    missing("openvino")
+    certain = kp.PreActResNet20(weights="cifar10")
+    kernel = certain.get_layer("predictions").kernel
+    kernel.assign(60 * kernel)
+    exported = kp.export(certain, tmp_path / "right.xml", "openvino")
+    assert exported.disagreement < 1e-5 and 0 < exported.logarithms < 1e-4
+    of_pixels = runtimes._of_pixels
+
+    def shifted(ready):
+        mean = tuple(value + 0.002 for value in ready.preprocessing.mean)
+        return of_pixels(dataclasses.replace(ready, preprocessing=dataclasses.replace(ready.preprocessing, mean=mean)))
+
+    monkeypatch.setattr(runtimes, "_of_pixels", shifted)
+    with pytest.raises(ValueError, match="from the Keras model by .* in the logarithms of its probab"):
+        kp.export(certain, tmp_path / "wrong.xml", "openvino")
+    assert not (tmp_path / "wrong.xml").exists()
+
+
+def test_differences_by_hand():
+    """Of the probabilities 1e-20 and 1e-10 the logarithms differ by 10 of 20; features by 0.5 of 4."""
+    found, expected = ({"probabilities": np.array([[1, p]])} for p in (1e-10, 1e-20))
+    assert preparation.differences(found, expected) == pytest.approx((1e-10, 0.5))
+    assert preparation.differences(expected, found) == pytest.approx((1e-10, 1.0))
+    assert preparation.differences({"probabilities": [[1.0, 0.0]]}, {"probabilities": np.array([[1, 1e-38]])})[1] == 0
+    assert preparation.differences({"features": [[4.5, 0]]}, {"features": np.array([[4, 0]])}) == (0.125, 0)
 
 
 def test_eight_bits_are_a_third_of_the_size_and_classify_alike(model, images, tmp_path, missing):

@@ -15,6 +15,7 @@ from keras_preact.networks.graph import head_of, opened, strides_of
 
 ACTIVATIONS = ("softmax", "sigmoid")
 TOLERANCE = 1e-5
+LEAST = 1e-35  # probability whose logarithm float32 can tell
 # Of networks that compute in these types: a runtime rounds after other operations than Keras does.
 MIXED_TOLERANCE = {"float16": 0.01, "bfloat16": 0.05}
 
@@ -28,12 +29,15 @@ class Exported(NamedTuple):
         size: of all that was written, in bytes.
         disagreement: the largest absolute difference of a probability, or of a feature relative to the largest one,
             from those of the Keras model.
+        logarithms: the largest difference of the logarithm of a probability, relative to the largest logarithm, which
+            tells logits apart where the probabilities are near 0 and 1.
     """
 
     format: str
     path: Path
     size: int
     disagreement: float
+    logarithms: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,21 +220,38 @@ def _checked_labels(model, labels):
     return tuple(labels)
 
 
-def disagreement(found, expected):
-    """Returns the largest difference between two dicts of "features" and "probabilities", as `Exported` tells it."""
-    differences = {name: np.abs(np.asarray(found[name], "float64") - expected[name]).max() for name in found}
+def samples(shape):
+    """Returns uint8 images to try an export on, each of `shape`: gradual ones, as photographs are, and noise."""
+    gradual = np.indices(shape).sum(0) * 255 / (sum(shape) - len(shape))
+    noise = np.random.default_rng(0).integers(0, 256, shape)
+    return np.stack([gradual, noise, 255 - gradual]).astype("uint8")
+
+
+def differences(found, expected):
+    """Returns how far two dicts of "features" and "probabilities" differ: (disagreement, logarithms) of `Exported`."""
+    found = {name: np.asarray(value, "float64") for name, value in found.items()}
+    disagreements = {name: np.abs(value - expected[name]).max() for name, value in found.items()}
     if "features" in found:
-        differences["features"] /= max(np.abs(expected["features"]).max(), 1)
-    return float(max(differences.values()))
+        disagreements["features"] /= max(np.abs(expected["features"]).max(), 1)
+    logarithms = 0.0
+    if "probabilities" in found:
+        told = expected["probabilities"] > LEAST
+        pair = [np.log(np.maximum(value["probabilities"], LEAST / 1000)[told]) for value in (found, expected)]
+        logarithms = np.abs(pair[0] - pair[1]).max() / max(np.abs(pair[1]).max(), 1)
+    return float(max(disagreements.values())), float(logarithms)
 
 
 def check(exported, tolerance):
-    """Raises ValueError where the disagreement is more than rounding."""
-    if not exported.disagreement <= tolerance:
-        raise ValueError(
-            f"What {exported.format} computes differs from the Keras model by {exported.disagreement:.2g}, and "
-            f"{tolerance:g} is allowed; nothing was left at {exported.path}. Try another version of the exporter."
-        )
+    """Raises ValueError where the differences are more than rounding, of which logarithms have a hundred times more."""
+    for what, found, allowed in (
+        ("", exported.disagreement, tolerance),
+        (" in the logarithms of its probabilities", exported.logarithms, 100 * tolerance),
+    ):
+        if not found <= allowed:
+            raise ValueError(
+                f"What {exported.format} computes differs from the Keras model by {found:.2g}{what}, and {allowed:g} "
+                f"is allowed; nothing was left at {exported.path}. Try another version of the exporter."
+            )
 
 
 def check_free(target, overwrite):

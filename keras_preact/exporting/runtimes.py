@@ -34,7 +34,7 @@ def export_file(
             f"format={format!r} is of networks in float32: build {model.name} with "
             f"keras.config.set_dtype_policy('float32') and the same weights. Received: {model.dtype_policy.name}"
         )
-    images, options = _random_images(ready.preprocessing), {}
+    images, options = preparation.samples((*ready.preprocessing.size, len(ready.preprocessing.mean))), {}
     if format == "litert_int8":
         images = _checked_calibration(calibration, images.shape)
         options = _int8(images)
@@ -43,10 +43,10 @@ def export_file(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's patch of tf2onnx
             _of_pixels(ready).export(str(new), format=name, verbose=False, **options)
-        expected = ready.expected(images)["probabilities"]
+        expected = ready.expected(images)
         found = np.concatenate([RUNTIMES[name](new, batch) for batch in np.array_split(images, -(-len(images) // 32))])
         exported = preparation.Exported(
-            format, target, preparation.size_of(staged), float(np.abs(found - expected).max())
+            format, target, preparation.size_of(staged), *preparation.differences({"probabilities": found}, expected)
         )
         preparation.check(exported, 1 if format == "litert_int8" else ready.tolerance)
         new.with_name(f"{new.name}.json").write_text(json.dumps(ready.metadata, indent=2) + "\n", encoding="utf-8")
@@ -79,11 +79,6 @@ def _of_pixels(ready):
     model = keras.Model(images, ready.network(x)["probabilities"], name=ready.model.name)
     model(np.zeros((1, *images.shape[1:]), "uint8"))  # Keras exports to ONNX what was called before
     return model
-
-
-def _random_images(preprocessing):
-    shape = 2, *preprocessing.size, len(preprocessing.mean)
-    return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
 
 
 def _checked_calibration(images, shape):

@@ -2,8 +2,6 @@
 import errno
 import json
 
-import numpy as np
-
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
 from keras_preact._support.paths import local
@@ -88,10 +86,10 @@ def export_savedmodel(
         functions = _functions(ready, top, most_pixels)
         functions = {name: functions[name] for name in signatures}
         tf.saved_model.save(module, str(new), functions)
-        samples = _samples(ready.preprocessing)
+        samples = preparation.samples((*(side + 8 for side in ready.preprocessing.size), channels))
         _write_warmup(new / "assets.extra" / WARMUP, target.parent.name, functions, samples[:1])
         exported = preparation.Exported(
-            "savedmodel", target, preparation.size_of(new), _disagreement(new, ready, signatures, samples)
+            "savedmodel", target, preparation.size_of(new), *_differences(new, ready, signatures, samples)
         )
         preparation.check(exported, ready.tolerance)
         while not _published(new, exported.path, overwrite, asked=version is not None):
@@ -229,15 +227,8 @@ def _one_at_least(batch):
     return tf.concat([batch, blank], 0)
 
 
-def _samples(preprocessing):
-    """Returns two uint8 images, larger than the network's, of gradual and of random pixels."""
-    shape = *(side + 8 for side in preprocessing.size), len(preprocessing.mean)
-    gradual = np.indices(shape).sum(0) * 255 / (sum(shape) - 3)
-    return np.stack([gradual, np.random.default_rng(0).integers(0, 256, shape)]).astype("uint8")
-
-
-def _disagreement(folder, ready, signatures, samples):
-    """Returns the largest difference from the Keras model of any signature of the SavedModel in `folder`."""
+def _differences(folder, ready, signatures, samples):
+    """Returns the largest `preparation.differences` from the Keras model of any signature of the SavedModel."""
     import tensorflow as tf
 
     served = tf.saved_model.load(str(folder)).signatures
@@ -247,12 +238,12 @@ def _disagreement(folder, ready, signatures, samples):
         if name == "serving_bytes":
             files = [tf.io.encode_png(image).numpy() for image in samples]
             outputs = served[name](tf.constant([files[0], files[1][:-20], *files[1:]]))
-            keep = np.array([0, 2])
+            keep = [0, *range(2, len(samples) + 1)]
         else:
             outputs, keep = served[name](tf.constant(samples)), slice(None)
         found = {key: outputs[key].numpy()[keep] for key in outputs if key in expected}
-        differences.append(preparation.disagreement(found, expected))
-    return max(differences)
+        differences.append(preparation.differences(found, expected))
+    return map(max, zip(*differences))
 
 
 def _write_warmup(path, model, functions, samples):
