@@ -207,6 +207,27 @@ def test_tensors_that_neither_names_nor_shapes_tell_apart_are_refused(tmp_path, 
         importers.convert("pytorchcv", file)
 
 
+def test_the_tensors_tell_the_family_where_the_name_of_the_file_does_not(tmp_path, tf2cv_file):
+    source, expected = tf2cv_file
+    name = source.name.removeprefix("pre") if source.name.startswith("pre") else f"pre{source.name}"
+    assert disagreement("pytorchcv", source, images_of(32), expected, name=name) < 1e-4
+    renamed(source, tmp_path / f"other_{name}", only_numbers)
+    with pytest.raises(ValueError, match=r"By its name it is (PreAct)?ResNet20; .* 'preresnet...' .* 'resnet...'"):
+        importers.convert("pytorchcv", tmp_path / f"other_{name}", name)
+
+
+def test_tensors_of_no_known_naming_are_told_what_both_families_have(tf2cv_file, tmp_path):
+    source, _ = tf2cv_file
+    renamed(source, tmp_path / "mine.h5", only_numbers)
+    families = r"preresnet\*, are features.init_block.*features.post_activ.bn.*resnet\*, are the same without"
+    with pytest.raises(ValueError, match=f"mine.h5 has no tensor named as .*{families}.* Received: layer_0.kernel, .*"
+                                         "give the `name`, such as 'preresnet20_cifar10'"):
+        importers.convert("pytorchcv", tmp_path / "mine.h5")
+    importers.convert("pytorchcv", tmp_path / "mine.h5", source.name)
+    with pytest.raises(ValueError, match=f"The dict has no tensor .*{families}.*Give the `source`"):
+        importers.convert("pytorchcv", {"conv1.weight": np.zeros((16, 3, 3, 3), "float32")})
+
+
 @pytest.mark.parametrize("weight", [weight for weight in index.upstream() if weight.source == "pytorchcv"],
                          ids=lambda weight: weight.file.rpartition("/")[2].partition("-")[0])
 def test_the_tensors_that_are_expected_of_a_published_file_make_its_network(weight):

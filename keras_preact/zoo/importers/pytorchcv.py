@@ -49,6 +49,14 @@ def load(weights, name):
         tensors = _tf2cv(weights, named)
     else:
         tensors = files.torch(weights)
+    if not any(tensor.startswith("features.") for tensor in tensors):
+        raise ValueError(
+            f"{name or 'The dict'} has no tensor named as pytorchcv and tf2cv name theirs; nothing was loaded. Those "
+            "of pre-activation networks, preresnet*, are features.init_block..., features.stage1.unit1.body.conv1... "
+            "and features.post_activ.bn...; those of original ones, resnet*, are the same without features.post_activ. "
+            f"Received: {', '.join(list(tensors)[:5])}. Give the `source` it is from; of a file of tf2cv whose tensors "
+            "have other names give the `name`, such as 'preresnet20_cifar10'."
+        )
     original = not any(tensor.startswith("features.post_activ.") for tensor in tensors)
     stem = "features.init_block.conv.bn." if original else "features.init_block.bn."
     large = any(tensor.startswith(stem) for tensor in tensors)
@@ -82,14 +90,20 @@ def _tf2cv(path, named):
     if architecture not in CONFIGS:
         return found
     wanted = _expected(CONFIGS[architecture], bool(named["pre"]))
-    if found.keys() == wanted.keys():
+    if found.keys() in (wanted.keys(), _expected(CONFIGS[architecture], not named["pre"]).keys()):
         return found
     short = {_without_conv(name): name for name in wanted}  # each conv is wrapped in a layer there
-    matched = matching.match(
-        {_without_conv(f"{layer}/{variable}").replace("output1/", "output/"): array
-         for (layer, variable), array in tensors.items()},
-        {_without_conv(name): shape for name, shape in wanted.items()}, path,
-    )
+    try:
+        matched = matching.match(
+            {_without_conv(f"{layer}/{variable}").replace("output1/", "output/"): array
+             for (layer, variable), array in tensors.items()},
+            {_without_conv(name): shape for name, shape in wanted.items()}, path,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error} By its name it is {architecture}; of another network give the `name`, 'preresnet...' of a "
+            "pre-activation one and 'resnet...' of an original one."
+        ) from error
     return {short[name]: array for name, array in matched.items()}
 
 
