@@ -27,16 +27,18 @@ def test_the_documents_have_the_tables(tables):
         assert tables.results() in readme.read_text()
 
 
-def test_shortened_runs_have_a_column_of_their_own(tables, monkeypatch):
+def test_shortened_runs_and_other_zoos_have_columns_of_their_own(tables, monkeypatch):
     row = {
-        "architecture": "PreActResNet20", "tag": "t", "error_percent": "8.5", "published_in": "", "runs": "1",
-        "recipe": "cifar_paper",
+        "architecture": "PreActResNet20", "dataset": "cifar10", "tag": "t", "error_percent": "8.5", "published_in": "",
+        "runs": "1", "recipe": "cifar_paper",
     }
-    monkeypatch.setattr(tables, "read", lambda name: [row | {"epochs": "164"}, row | {"epochs": "30"}])
+    other = row | {"architecture": "ResNet32", "epochs": "30"}
+    monkeypatch.setattr(tables, "read", lambda name: [row | {"epochs": "164"}, other])
     header, _, whole, short = tables.results().splitlines()
-    assert header == "| weights | test error | shortened | published | runs | trained |"
-    assert whole == '| `PreActResNet20(weights="t")` | 8.50 % |  |  | 1 | 164 epochs, `cifar_paper` |'
-    assert short == '| `PreActResNet20(weights="t")` |  | 8.50 % |  | 1 | 30 of 164 epochs, `cifar_paper` |'
+    assert header == "| weights | test error | shortened | published | other zoos | runs | trained |"
+    theirs = "6.51 % (`cifar10_tf2cv`)"
+    assert whole == f'| `PreActResNet20(weights="t")` | 8.50 % |  |  | {theirs} | 1 | 164 epochs, `cifar_paper` |'
+    assert short == '| `ResNet32(weights="t")` |  | 8.50 % |  |  | 1 | 30 of 164 epochs, `cifar_paper` |'
 
 
 def test_every_figure_has_a_network_a_crop_and_a_source(tables):

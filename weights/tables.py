@@ -1,4 +1,4 @@
-"""Print the tables of the documents: our results, from results.csv, and published ImageNet errors, from published.csv.
+"""Print the tables of the documents: our results, from results.csv and upstream.csv, and published ImageNet errors.
 
     python weights/tables.py
 """
@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from keras_preact.training import recipes
+from keras_preact.zoo import index
 
 HERE = Path(__file__).parent
 DEPTHS = (18, 34, 50, 101, 152, 200)
@@ -18,7 +19,7 @@ def read(name):
 
 def results():
     """Returns Markdown: a line for each weight of ours; those of fewer epochs than the recipe's have a column apart."""
-    return markdown(["weights", "test error", "shortened", "published", "runs", "trained"], [
+    return markdown(["weights", "test error", "shortened", "published", "other zoos", "runs", "trained"], [
         _result(row) for row in read("results.csv")
     ])
 
@@ -28,9 +29,19 @@ def _result(row):
     whole = recipes.find(row["recipe"]).epochs
     return [
         f'`{row["architecture"]}(weights="{row["tag"]}")`', *((error, "") if epochs == whole else ("", error)),
-        f'{row["published_error_percent"]} % ({row["published_in"]})' if row["published_in"] else "", row["runs"],
+        f'{row["published_error_percent"]} % ({row["published_in"]})' if row["published_in"] else "",
+        _elsewhere(row["architecture"], row["dataset"]), row["runs"],
         f'{epochs}{"" if epochs == whole else f" of {whole}"} epochs, `{row["recipe"]}`',
     ]
+
+
+def _elsewhere(architecture, dataset):
+    """Returns the lowest error that another zoo publishes with weights of its own, and their tag."""
+    errors = [
+        (weight.measured["error"], weight.tag) for weight in index.upstream()
+        if (weight.architecture, weight.dataset) == (architecture, dataset) and weight.measured["error"]
+    ]
+    return "{:.2f} % (`{}`)".format(*min(errors)) if errors else ""
 
 
 def published():
