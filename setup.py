@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 version = {}
-exec((HERE / "keras_preact" / "version.py").read_text(), version)
+exec((HERE / "keras_preact" / "version.py").read_text(encoding="utf-8"), version)
 
 extras = {
     "tensorflow": ["tensorflow>=2.18"],
@@ -30,7 +30,7 @@ setup(
     name="keras_preact",
     version=version["__version__"],
     description="Pre-activation ResNets for Keras 3: every network of He et al. 2016, with trained weights",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -49,4 +49,4 @@ print(f"Test accuracy after {options.epochs} epochs: {scratch:.1%} from scratch,
 model.labels = data.labels  # which the file keeps
 options.output.mkdir(parents=True, exist_ok=True)
 model.save(options.output / "model.keras")
-(options.output / "labels.json").write_text(json.dumps(data.labels))
+(options.output / "labels.json").write_text(json.dumps(data.labels), encoding="utf-8")

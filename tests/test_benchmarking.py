@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -204,6 +205,12 @@ def test_what_predicts_is_compared_in_processes_of_their_own(tmp_path, capsys):
         assert len(found["speeds"]["2"]) == 2
     assert "PreActResNet20:simplified" in capsys.readouterr().out
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_none_can_take_is_told_in_one_line(capsys):
+    assert cli.main(["benchmark", "PreActResNet20", "--size", "1", "--rounds", "1"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(r"keras-preact: PreActResNet20: .* at least 4 pixels .*\(1, 1, 3\)\n", err)
 
 
 @pytest.mark.slow

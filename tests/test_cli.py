@@ -13,7 +13,9 @@ from PIL import Image
 
 import keras_preact as kp
 from keras_preact import cli
+from keras_preact.cli import common
 from keras_preact.paper.experiments import EXPERIMENTS
+from keras_preact.zoo.hub import HubError
 
 IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
@@ -25,6 +27,7 @@ def wide_terminal(monkeypatch):
 
 def test_classify_prints_a_line_for_each_image_and_nothing_else():
     environment = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")}
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # ASCII alone
     done = subprocess.run(
         [sys.executable, "-m", "keras_preact.cli", "classify", IMAGES], capture_output=True, text=True, env=environment
     )
@@ -44,6 +47,17 @@ def test_a_folder_of_images_is_read_without_its_pipes(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert cli.main(["classify", "--top", "1", str(tmp_path)]) == 0
     assert re.fullmatch(r".*frog\.png\s+frog [\d.]+%\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_does_not_stop_the_others(encoding, tmp_path, monkeypatch):
+    for name in b"caf\xe9.png", "größe.png".encode():
+        os.link(IMAGES / "frog_0004.png", os.path.join(os.fsencode(tmp_path), name))
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    assert cli.main(["classify", "--top", "1", str(tmp_path)]) == 0
+    out.seek(0)
+    assert re.fullmatch(rf"{tmp_path}/caf\S+\s+frog [\d.]+%\n{tmp_path}/gr\S+e\.png\s+frog [\d.]+%\n", out.read())
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_classified(tmp_path, capsys):
@@ -140,7 +154,8 @@ def test_help_of_every_verb(capsys):
         "classify", "explain", "list", "show", "train", "fine-tune", "runs", "evaluate", "recipes", "convert", "pull",
         "push", "export", "reproduce", "report", "signals", "benchmark",
     ]
-    assert "Shell completion" in out and "130" in out
+    assert "Shell completion" in out
+    assert re.findall(r"^ +(\d+) +\w", out.split("Exit status:")[1], re.MULTILINE) == ["0", "1", "2", "130"]
     for verb in verbs:
         assert cli.main([verb, "--help"]) == 0
         assert capsys.readouterr().out.startswith(f"Usage: keras-preact {verb} ")
@@ -165,6 +180,31 @@ print("loaded:", *sys.modules)
     assert "click" in loaded and not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
 
 
+@pytest.mark.parametrize("file, installed, variable, started", [
+    (None, {"tensorflow", "jax"}, None, None),  # which is Keras's own default
+    (None, {"jax", "torch"}, None, "jax"),
+    ('{"backend": "torch"}', {"tensorflow", "jax", "torch"}, None, None),
+    ('{"backend": "torch"}', {"jax", "torch"}, None, None),
+    ('{"backend": "tensorflow"}', {"jax", "torch"}, None, "jax"),
+    ('{"backend": "numpy"}', {"jax"}, None, None),
+    ('{"floatx": "float32"}', {"torch"}, None, "torch"),
+    ("damaged", {"torch"}, None, "torch"),
+    ('{"backend": "torch"}', {"jax", "torch"}, "jax", "jax"),
+])
+def test_the_backend(file, installed, variable, started, tmp_path, monkeypatch):
+    """What the environment says, else keras.json, which Keras reads itself, else one that is installed."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", variable or "")  # so that it is as before afterwards
+    if not variable:
+        del os.environ["KERAS_BACKEND"]
+    if file:
+        (tmp_path / "keras.json").write_text(file)
+    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: name in installed)
+    monkeypatch.setattr(common.importlib, "import_module", lambda name: None)
+    common.start_backend()
+    assert os.environ.get("KERAS_BACKEND") == started
+
+
 def test_completion(monkeypatch, capsys):
     for name, value in {"COMPLETE": "bash_complete", "COMP_WORDS": "keras-preact re", "COMP_CWORD": "1"}.items():
         monkeypatch.setenv(f"_KERAS_PREACT_{name}" if name == "COMPLETE" else name, value)
@@ -174,10 +214,12 @@ def test_completion(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("error, status", [
-    (ValueError("not so"), 2), (OSError("not there"), 2), (ImportError("not installed"), 2),
-    (RuntimeError("failed"), 1), (KeyboardInterrupt(), 130),
+    (ValueError("not so"), 2), (FileNotFoundError("not there"), 2), (IsADirectoryError("no file"), 2),
+    (OSError("no room"), 1), (HubError("owner/name", None, "", "not reached", "Try again."), 1),
+    (ImportError("not installed"), 1), (RuntimeError("failed"), 1), (KeyboardInterrupt(), 130),
 ])
 def test_exit_statuses(error, status, monkeypatch, capsys):
+    assert status in cli.STATUSES
     def fail(pattern):
         raise error
 

@@ -2,6 +2,7 @@
 import dataclasses
 import functools
 import os
+import re
 
 import keras
 import numpy as np
@@ -326,6 +327,13 @@ def test_empty_folders_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(ValueError, match="The class b of .* has no images to train with"):
         datasets.load(tmp_path, (8, 8))
+
+
+@pytest.mark.parametrize("name", ["my data", "./missing", "missing.zip", "n\udcc3", "mnist/none"])
+def test_unknown_data_is_refused_in_one_line(name):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match=re.escape(f"no TensorFlow data set named {name!r}.") + "$"):
+        datasets.load(name)
 
 
 def test_unknown_data_is_refused(tmp_path):

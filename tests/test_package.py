@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "keras_preact"
+PACKAGE, EXAMPLES = ROOT / "keras_preact", ROOT / "examples"
 
 
 def rooms():
@@ -28,7 +28,7 @@ SAID = dict(rooms())
 ROOMS = list(SAID)
 ANYWHERE = {"keras", "numpy"}
 OUTSIDE = {
-    "_support/drawing": {"matplotlib"}, "_support/compat": {"tensorflow_datasets"}, "networks/files": {"h5py"},
+    "_support/drawing": {"matplotlib"}, "networks/files": {"h5py"},
     "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/decoding": {"tensorflow"},
     "data/augmentation": {"tensorflow"},
     "data/streams": {"tensorflow", "tensorflow_datasets"}, "data/datasets": {"tensorflow_datasets"},
@@ -56,6 +56,18 @@ def imports(path):
 def modules(room):
     """The files of a room: one, or those of a folder."""
     return sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
+
+
+def test_text_is_read_and_written_as_utf_8():
+    """The locale may know ASCII alone, and no "±" of a report."""
+    files = [ROOT / "setup.py", *(file for top in (PACKAGE, ROOT / "weights", EXAMPLES) for file in top.rglob("*.py"))]
+    calls = [
+        (file.name, ast.unparse(node)) for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and re.search(r"^open$|\.(read|write)_text$", ast.unparse(node.func))
+    ]
+    binary_or_ours = r"'(rb|wb|r\+b)'|^atomic\.write_text|LOCK"
+    assert len(calls) > 20
+    assert [call for call in calls if not re.search(rf"'(utf-8|ascii)'|{binary_or_ours}", call[1])] == []
 
 
 def room_of(name):

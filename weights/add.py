@@ -87,9 +87,9 @@ def add(options, scratch, refuse):
         file.rename(HERE / file.name)
     else:
         (HERE / file.name).unlink(missing_ok=True)
-    rows = [old for old in json.loads((HERE / "index.json").read_text()) if key(old) != (architecture, options.tag)]
-    text = json.dumps([*rows, vars(entry)], indent=2) + "\n"
-    atomic.write_text(HERE / "index.json", text)
+    entries = HERE / "index.json"
+    rows = [old for old in json.loads(entries.read_text("utf-8")) if key(old) != (architecture, options.tag)]
+    atomic.write_text(entries, json.dumps([*rows, vars(entry)], indent=2) + "\n")
 
     record = HERE / "records" / name
     record.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def add(options, scratch, refuse):
         "published_error_percent": published, "published_in": source, "runs": 1, "selection": SELECTION,
     } | {field: entry.made[field] for field in ("epochs", "recipe", "seed", "commit", "hardware", "date")}
     results = HERE / "results.csv"
-    with open(results, newline="") as lines:
+    with open(results, newline="", encoding="utf-8") as lines:
         rows = [old for old in csv.DictReader(lines) if key(old) != (architecture, options.tag)]
     atomic.write_csv(results, [*rows, row])
 

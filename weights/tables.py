@@ -13,7 +13,7 @@ DEPTHS = (18, 34, 50, 101, 152, 200)
 
 
 def read(name):
-    with open(HERE / name, newline="") as file:
+    with open(HERE / name, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

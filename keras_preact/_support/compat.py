@@ -1,6 +1,6 @@
-"""Every private name of Keras and TensorFlow Datasets that the package relies on, with why it must.
+"""Every private name of Keras that the package relies on, with why it must.
 
-Tried with Keras 3.15 and TensorFlow Datasets 4.9. Where one of them moves, this is the room to mend.
+Tried with Keras 3.15. Where one of them moves, this is the room to mend.
 """
 import keras
 
@@ -39,10 +39,3 @@ class BuiltOnZeros(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         with self.distribute_strategy.scope():
             self._symbolic_build()
-
-
-def unknown_dataset():
-    """Returns what `tfds.builder` raises for a name it does not know, which has no public name."""
-    from tensorflow_datasets.core.registered import DatasetNotFoundError
-
-    return DatasetNotFoundError

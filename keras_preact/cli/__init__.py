@@ -2,6 +2,7 @@
 
 A verb imports what it needs when it runs, so that help, `list`, `show` and `recipes` start no backend.
 """
+import sys
 import traceback
 
 import click
@@ -9,9 +10,18 @@ import click
 from keras_preact.cli import benchmarks, exports, images, networks, paper, training, weights
 from keras_preact.version import __version__
 
+STATUSES = {
+    0: "All is done.",
+    1: "The work failed: at a file, the Hub, a library that is not installed, or a training that diverged.",
+    2: "The command is wrong: an option, a value that is not allowed, a file that is not there.",
+    130: "It was interrupted.",
+}
+WRONG = ValueError, FileNotFoundError, IsADirectoryError  # of what fails, what ends with 2
 EPILOG = """
 \b
-The exit status is 0, 1 where the work failed, 2 for a wrong command, or 130 where it was interrupted.
+Exit status:
+""" + "\n".join(f"  {status:<4} {meaning}" for status, meaning in STATUSES.items()) + """
+
 \b
 Shell completion, for bash (or zsh, fish):
   eval "$(_KERAS_PREACT_COMPLETE=bash_source keras-preact)"
@@ -43,11 +53,14 @@ for _group in (images, networks, training, weights, exports, paper, benchmarks):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 1 where the work failed, 2 for a wrong command, 130.
+    """Runs the command and returns its exit status, one of `STATUSES`.
 
     Args:
         arguments: of the command; default those of this process.
     """
+    for stream in sys.stdout, sys.stderr:
+        if getattr(stream, "errors", None) == "strict":  # which names of files that are no text would end
+            stream.reconfigure(errors="backslashreplace")
     settings: dict[str, bool] = {}
     try:
         return command.main(arguments, "keras-preact", standalone_mode=False, obj=settings) or 0
@@ -61,4 +74,4 @@ def main(arguments: list[str] | None = None) -> int:
         if settings["debug"]:
             traceback.print_exc()
         click.echo(f"keras-preact: {error}", err=True)
-        return 1 if isinstance(error, RuntimeError) else 2
+        return 2 if isinstance(error, WRONG) else 1

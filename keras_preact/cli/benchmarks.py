@@ -46,22 +46,31 @@ def benchmark(names, against, batch_size, train, precision, first_step, rounds, 
                 names, batch_size or (1, 32), "train" if train else "predict", rounds, seconds, size, precision,
                 status.update,
             )
-    if first_step:
-        columns = "Batch", "Build (s)", "First step (s)", f"Both over {names[0]}", "Step (s)", "Peak memory (GB)"
-        print_table(("Network", *columns), comparison.summary_of_first_steps(found), whole=True)
-    else:
-        if not train:
-            _print_starts(found)
-        print_table(("Network", "Batch", "Images/s", f"Over {names[0]}"), comparison.summary(found), whole=True)
+    failures = [measured for measured in found if measured.error]
+    if len(failures) < len(found):
+        _print(found, names[0], train, first_step)
     if json_file:
-        local("json", json_file).write_text(json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n")
+        local("json", json_file).write_text(
+            json.dumps([dataclasses.asdict(m) for m in found], indent=2) + "\n", encoding="utf-8"
+        )
     if plot:
         draw = comparison.plot_memory if first_step else comparison.plot
         draw(found, plot)
-    failures = [measured for measured in found if measured.error]
     for measured in failures:
         click.echo(f"keras-preact: {measured.name}: {measured.error}", err=True)
     return 1 if failures else 0
+
+
+def _print(found, first, train, first_step):
+    from keras_preact.benchmarking import comparison
+
+    if first_step:
+        columns = "Batch", "Build (s)", "First step (s)", f"Both over {first}", "Step (s)", "Peak memory (GB)"
+        print_table(("Network", *columns), comparison.summary_of_first_steps(found), whole=True)
+        return
+    if not train:
+        _print_starts(found)
+    print_table(("Network", "Batch", "Images/s", f"Over {first}"), comparison.summary(found), whole=True)
 
 
 def _print_starts(found):

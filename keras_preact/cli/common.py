@@ -34,17 +34,30 @@ def on_keras(verb: Callable) -> Callable:
 
 
 def start_backend() -> None:
-    """Imports Keras without TensorFlow's start-up messages, on a backend that is installed if none is asked for."""
+    """Imports Keras without TensorFlow's start-up messages, on a backend that is installed if none is asked for.
+
+    KERAS_BACKEND asks for one, and keras.json does; but that Keras writes by itself, so what it names may be missing.
+    """
     if "KERAS_BACKEND" not in os.environ:
         installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
         if not installed:
             raise OSError("Keras needs a backend: pip install 'keras_preact[tensorflow]', or install jax or torch.")
-        if installed[0] != BACKENDS[0]:
+        asked = _configured()
+        if asked in BACKENDS and asked not in installed:
             os.environ["KERAS_BACKEND"] = installed[0]
     # TensorFlow leaves oneDNN off on CPUs without instructions for neural networks, whose convs it speeds up, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with quietly():
         importlib.import_module("keras")
+
+
+def _configured() -> str:
+    """Returns the backend that Keras takes where KERAS_BACKEND names none."""
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    try:
+        return json.loads(Path(home, "keras.json").expanduser().read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return BACKENDS[0]
 
 
 def of_network(name: str = "model") -> Callable:

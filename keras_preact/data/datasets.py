@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_preact._support import compat
 from keras_preact._support.paths import local
 from keras_preact.data.arrays import CLASS_NAMES, Data, from_arrays, from_npz
 from keras_preact.data.batches import batches_of
@@ -150,7 +149,7 @@ def from_tfds(name):
 
     try:
         builder = tfds.builder(name)
-    except compat.unknown_dataset() as error:
+    except ValueError as error:  # with lists of what there is, and of what a name may be
         raise ValueError(f"There is no .npz file, no folder and no TensorFlow data set named {name!r}.") from error
     test = next((split for split in _test_splits(name) if split in builder.info.splits), None)
     if not test or "train" not in builder.info.splits or not builder.data_path.exists():
