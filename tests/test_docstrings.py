@@ -1,6 +1,7 @@
 """The docstrings of public names: each has an example, and the examples do what they show."""
 import dataclasses
 import doctest
+import inspect
 import json
 from pathlib import Path
 
@@ -74,3 +75,12 @@ def test_builders_name_weights_that_there_are(name):
     tags = [tag for weight in kp.list_weights(name) for tag in weight.tags]
     example = doctest.DocTestParser().get_examples(getattr(kp, name).__doc__)[0].source
     assert example == f"model = kp.{name}(weights={tags[0] if tags else None!r})\n"
+
+
+def test_public_names_have_type_hints():
+    for name in kp.__all__:
+        if callable(public := getattr(kp, name)):
+            signature = inspect.signature(public)
+            bare = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+            assert not bare, f"{name}: {bare}"
+            assert inspect.isclass(public) or signature.return_annotation is not signature.empty, name

@@ -164,6 +164,26 @@ def test_a_branch_holds_another_network_than_main(repository, run):
     assert set(files) - {".gitattributes"} == FILES - {"log.csv", "curve.png"}
 
 
+@pytest.mark.filterwarnings("ignore:.*all layers but 'predictions' were loaded:UserWarning")
+def test_a_fine_tuned_network_is_published_as_not_measured(repository):
+    model = kp.PreActResNet20(weights="cifar10", input_shape=(16, 16, 3), classes=3)
+    with pytest.raises(ValueError, match="its `preprocessing` and `labels`. Received: preactresnet20 .* labels=None"):
+        kp.push_to_hub(model, repository)
+    published = kp.push_to_hub(model, repository, labels=["daisy", "rose", "tulip"], private=True)
+    assert "# PreActResNet20 for 3 classes" in published.card and "was not measured" in published.card
+    assert "% top-1" not in published.card and "model-index" not in published.card
+    found = kp.from_hub(repository)
+    assert (found.labels, found.preprocessing) == (("daisy", "rose", "tulip"), model.preprocessing)
+    images = helpers.images_like((16, 16, 3))
+    np.testing.assert_allclose(helpers.outputs_of(found, images), helpers.outputs_of(model, images), atol=1e-6)
+    stored = hub.snapshot(repository).metadata
+    assert (stored.measured, stored.dataset) == ({}, "")
+    assert json.loads(stored.to_json())["format"] == 2  # so that older versions ask for an upgrade
+    outside = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    with pytest.raises(ValueError, match="A model without `metadata` must be a network of the zoo"):
+        kp.push_to_hub(outside, repository, labels=["daisy", "rose", "tulip"])
+
+
 def test_files_of_one_load_come_from_one_commit(published, server):
     stored = server.repositories[published]
     first = stored.branches["main"]
@@ -357,7 +377,7 @@ def spoilt(change):
 
 
 @pytest.mark.parametrize("change, message", [
-    (spoilt(lambda v: v.update(format=2)), "format 2, and this version of keras_preact reads format 1. Upgrade"),
+    (spoilt(lambda v: v.update(format=3)), "format 3, and this version of keras_preact reads format 2. Upgrade"),
     (spoilt(lambda v: v["files"].update({"../../.ssh/id": "0" * 64})), "files has a value that is not allowed"),
     (spoilt(lambda v: v["files"].update({"/etc/passwd": "0" * 64})), "files has a value that is not allowed"),
     (spoilt(lambda v: v["files"].update({"C:\\x": "0" * 64})), "files has a value that is not allowed"),
@@ -700,8 +720,6 @@ def test_private_means_private(published, run, server):
 def test_a_model_must_be_what_its_metadata_says(published, server):
     metadata = hub.snapshot(published).metadata
     model = kp.from_hub(published)
-    with pytest.raises(ValueError, match="give `metadata`"):
-        kp.push_to_hub(model, "owner/model")
     logits = kp.from_hub(published, classifier_activation=None)
     with pytest.raises(ValueError, match="with a softmax at its end"):
         kp.push_to_hub(logits, "owner/model", metadata)

@@ -2,6 +2,7 @@
 
 A verb imports what it needs when it runs, so that help, `list`, `show` and `recipes` start no backend.
 """
+import io
 import sys
 import traceback
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command; default those of this process.
     """
     for stream in sys.stdout, sys.stderr:
-        if getattr(stream, "errors", None) == "strict":  # which names of files that are no text would end
+        # Strict ones end at names of files that are no text.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     settings: dict[str, bool] = {}
     try:

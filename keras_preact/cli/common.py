@@ -149,9 +149,10 @@ def image_files(path: str) -> list[Path]:
         return [folder]
     from PIL import Image
 
-    # No pipes, from which nothing may ever come.
+    # No pipes, from which nothing may ever come, and as of data sets no hidden files.
     files = sorted(
-        file for file in folder.iterdir() if file.suffix.lower() in Image.registered_extensions() and file.is_file()
+        file for file in folder.iterdir()
+        if not file.name.startswith(".") and file.suffix.lower() in Image.registered_extensions() and file.is_file()
     )
     if not files:
         raise ValueError(f"There is no image file in the folder {path}")

@@ -1,11 +1,15 @@
 """SavedModels for TF Serving: pixels or encoded images in, probabilities and labels out."""
 import errno
 import json
+import os
+from collections.abc import Sequence
+
+import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, is_count
 from keras_preact._support.paths import local
-from keras_preact.data.preprocessing import REACH, normalize, to_data_format
+from keras_preact.data.preprocessing import REACH, Preprocessing, normalize, to_data_format
 from keras_preact.exporting import preparation
 from keras_preact.version import __version__
 
@@ -17,9 +21,17 @@ WARMUP = "tf_serving_warmup_requests"
 
 
 def export_savedmodel(
-    model, path, version=None, signatures=SIGNATURES, preprocessing=None, labels=None, top=5, overwrite=False,
-    activation=None, most_pixels=MOST_PIXELS,
-):
+    model: keras.Model,
+    path: str | os.PathLike,
+    version: int | None = None,
+    signatures: Sequence[str] = SIGNATURES,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] | None = None,
+    top: int = 5,
+    overwrite: bool = False,
+    activation: str | None = None,
+    most_pixels: int = MOST_PIXELS,
+) -> preparation.Exported:
     """Writes a SavedModel that TF Serving serves as it is, with preprocessing and labels inside.
 
     It loads with TensorFlow alone. Its signatures, where n is any number of images:
@@ -57,7 +69,9 @@ def export_savedmodel(
 
     Example:
 
-    >>> keras_preact.export_savedmodel(keras_preact.PreActResNet20(weights="cifar10"), "models/preact")
+    >>> exported = kp.export_savedmodel(kp.PreActResNet20(weights="cifar10"), "models/preact")
+    >>> exported.path.name, exported.disagreement < 1e-5
+    ('1', True)
     """
     for signature in signatures:
         check_choice("signatures", signature, SIGNATURES)

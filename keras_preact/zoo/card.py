@@ -7,7 +7,7 @@ from keras_preact.networks import costs
 DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 
 _BODY = """
-# {architecture} trained on {dataset}
+# {architecture} {task}
 
 The {architecture} of the Python package `keras_preact`: {units} {unit} units in {stages}
 stages, order of activations "{order}", shortcut "{shortcut}"; {parameters:,} parameters and {multiply_adds:,}
@@ -30,14 +30,13 @@ Without that package `keras.saving.load_model("hf://{repository}")` opens it; it
 
 ## Training and results
 
-{error} % top-1 error on {dataset}, {split}, {images:,} images; crop {crop}; {selection}.
+{result}
 {training}
 `keras_preact.json` holds all of this and the sha256 of every file, `golden.npz` pixel values and the outputs they give.
 
 ## Limits
 
-Every image is assigned to one of the {classes} classes, whatever it shows. The error was measured on images of the data
-set above, and is higher on others. It is that of one run; another seed gives another, by some tenths of a percent.
+Every image is assigned to one of the {classes} classes, whatever it shows. {limits}
 
 ## Citation
 
@@ -52,6 +51,12 @@ set above, and is higher on others. It is that of one run; another seed gives an
 """
 
 
+_RESULT = "{error} % top-1 error on {dataset}, {split}, {images:,} images; crop {crop}; {selection}."
+_LIMITS = """The error was measured on images of the data
+set above, and is higher on others. It is that of one run; another seed gives another, by some tenths of a percent."""
+_UNMEASURED = "The error of these weights was not measured.", "How often that is wrong is not known."
+
+
 def write(metadata, repository):
     """Returns the text of the card: metadata that the Hub's pages show, then the same for people.
 
@@ -61,12 +66,14 @@ def write(metadata, repository):
     """
     config, preprocessing, measured = metadata.config, metadata.preprocessing, metadata.measured
     cost = costs.count(config, preprocessing.size, len(metadata.labels), len(preprocessing.mean))
-    size = "x".join(map(str, preprocessing.size))
+    size, classes = "x".join(map(str, preprocessing.size)), len(metadata.labels)
+    task = f"trained on {metadata.dataset}" if metadata.dataset else f"for {classes} classes"
+    result, limits = (_RESULT.format(**measured, dataset=metadata.dataset), _LIMITS) if measured else _UNMEASURED
     body = _BODY.format(
-        **measured, repository=repository, architecture=metadata.architecture, dataset=metadata.dataset,
+        architecture=metadata.architecture, task=task, result=result, limits=limits, repository=repository,
         units=sum(config.units), unit=config.unit, stages=len(config.units), order=config.order,
         shortcut=config.shortcut, parameters=cost.parameters, multiply_adds=cost.multiply_adds, size=size,
-        classes=len(metadata.labels), input_shape=f"({size.replace('x', ', ')}, {len(preprocessing.mean)})",
+        classes=classes, input_shape=f"({size.replace('x', ', ')}, {len(preprocessing.mean)})",
         mean=list(preprocessing.mean), std=list(preprocessing.std), training=_training(metadata),
     )
     return f"---\n{_data(metadata).to_yaml()}\n---\n{body}"
@@ -79,8 +86,8 @@ def _data(metadata):
     return ModelCardData(
         library_name="keras", pipeline_tag="image-classification", license=metadata.licence.lower(),
         tags=["keras-preact", "resnet", "arxiv:1603.05027"], datasets=[dataset] if dataset else None,
-        metrics=["accuracy"], model_name=metadata.architecture,
-        eval_results=[EvalResult(
+        metrics=["accuracy"] if measured else None, model_name=metadata.architecture if measured else None,
+        eval_results=None if not measured else [EvalResult(
             task_type="image-classification", dataset_type=dataset or metadata.dataset,
             dataset_name=metadata.dataset, dataset_split=measured["split"], metric_type="accuracy",
             metric_value=round(1 - measured["error"] / 100, 6), metric_name="Top-1 accuracy",

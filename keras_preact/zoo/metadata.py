@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks.config import NetworkConfig
 
-FORMAT = 1
+FORMAT = 2  # 1 of a network that was measured, which older versions read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,26 +21,34 @@ class Metadata:
         config: a `NetworkConfig`.
         preprocessing: a `Preprocessing`.
         labels: the name of each class.
-        dataset: what it was trained on.
-        measured: error in percent, images, split, crop, selection.
+        dataset: what it was trained on; "" if that has no name.
+        measured: error in percent, images, split, crop, selection; {} if it was not measured.
         made: how it was trained: recipe, seed, environment; as plain JSON.
         licence: SPDX name.
         files: {path: sha256} of every other file.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> measured = {"error": 8.06, "images": 10000, "split": "test", "crop": "32x32", "selection": "last epoch"}
+    >>> config = kp.NetworkConfig.cifar(20)
+    >>> kp.Metadata("PreActResNet20", config, model.preprocessing, model.labels, "cifar10", measured).licence
+    'Apache-2.0'
     """
 
     architecture: str
     config: NetworkConfig
     preprocessing: Preprocessing
     labels: tuple
-    dataset: str
-    measured: dict
+    dataset: str = ""
+    measured: dict = dataclasses.field(default_factory=dict)
     made: dict = dataclasses.field(default_factory=dict)
     licence: str = "Apache-2.0"
     files: dict = dataclasses.field(default_factory=dict)
 
     def to_json(self):
         """Returns the text of keras_preact.json, which holds the sha256 of its own other values."""
-        values = {"format": FORMAT} | dataclasses.asdict(self)
+        values = {"format": 1 if self.measured else FORMAT} | dataclasses.asdict(self)
         return json.dumps(values | {"sha256": _digest_of(values)}, indent=2) + "\n"
 
     @classmethod
@@ -66,7 +74,7 @@ class Metadata:
             )
         if values.pop("sha256", None) != _digest_of(values):
             raise ValueError("its sha256 is not the one it names")
-        _check(values, _SCHEMA)
+        _check(values, _SCHEMA if values.get("measured") else _SCHEMA | {"measured": {}})
         del values["format"]
         return cls(**values | {
             "config": NetworkConfig(**values["config"]), "preprocessing": Preprocessing(**values["preprocessing"]),

@@ -1,8 +1,10 @@
 """Publishing on the Hugging Face Hub: one commit that holds everything, then read back and compared."""
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ from keras_preact._support import atomic
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import normalize
 from keras_preact.networks import files
+from keras_preact.networks.architectures import CONFIGS
 from keras_preact.networks.building import ResNet
+from keras_preact.networks.carried import config_of
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import runs
 from keras_preact.zoo import card, hub
@@ -32,7 +36,16 @@ class Publication(NamedTuple):
     card: str
 
 
-def push_to_hub(source, repository, metadata=None, private=False, revision="main", dry_run=False, folder=None):
+def push_to_hub(
+    source: str | os.PathLike | keras.Model,
+    repository: str,
+    metadata: Metadata | None = None,
+    private: bool = False,
+    revision: str = "main",
+    dry_run: bool = False,
+    folder: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None,
+) -> Publication:
     """Publishes a network on the Hugging Face Hub, reads it back and compares it.
 
     One commit holds Keras's own layout, which `keras.saving.load_model("hf://owner/name")` opens, and beside it
@@ -42,26 +55,35 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
     Args:
         source: the folder of a finished training run, or a model.
         repository: "owner/name"; it is made if there is none.
-        metadata: of a model, a `Metadata`; of a run, what it logged is taken instead.
+        metadata: of a model, a `Metadata`; default what a network of the zoo tells itself, without an error, which
+            the card then says was not measured. Of a run, what it logged is taken instead.
         private: whether only its owner sees the repository.
         revision: the branch; it is made if there is none.
         dry_run: whether to write all files and publish none.
         folder: where the files stay, for `hf upload` or to be read; default nowhere.
+        labels: of a model without `metadata`, the name of each class; default `model.labels`.
 
     Returns:
         A `Publication`.
 
     Raises:
-        ValueError: no finished run, a model that is not what `metadata` says, or a `folder` that exists.
+        ValueError: no finished run, a model that is not what `metadata` says, or does not tell its labels or
+            preprocessing, or a `folder` that exists.
         OSError: the Hub does not take it, another commit was made meanwhile, what is there cannot be looked at or is of
             a newer keras_preact, or what the Hub gives back is not what was sent.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> kp.push_to_hub(model, "owner/name", dry_run=True).commit is None
+    True
     """
     name, at = hub.parse(repository)
     if at:
         raise ValueError(f"Give the branch as `revision`. Received: {repository!r}")
-    folder = folder and local("folder", folder)
-    if folder and folder.exists():
-        raise ValueError(f"`folder` must be a new folder; this one exists already: {folder}")
+    kept = local("folder", folder) if folder else None
+    if kept and kept.exists():
+        raise ValueError(f"`folder` must be a new folder; this one exists already: {kept}")
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Networks are published with the channels last: keras.config.set_image_data_format('channels_last'). "
@@ -71,7 +93,7 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
     if run:
         source, metadata = _of_run(run)
     elif metadata is None:
-        raise ValueError("A model says neither what it was trained on nor its error: give `metadata`, a Metadata.")
+        metadata = _of_model(source, labels)
     network, golden = _checked(source, metadata)
     with tempfile.TemporaryDirectory() as scratch:
         cache, new = Path(scratch, "cache"), Path(scratch, "new")
@@ -82,9 +104,22 @@ def push_to_hub(source, repository, metadata=None, private=False, revision="main
         text = (new / CARD).read_text(encoding="utf-8")
         if commit:
             _verify(name, commit, metadata, cache)
-        if folder:
-            atomic.replace(folder, lambda path: shutil.copytree(new, path))
+        if kept:
+            atomic.replace(kept, lambda path: shutil.copytree(new, path))
     return Publication(name, commit, files, text)
+
+
+def _of_model(model, labels):
+    """Returns what a network of the zoo tells of itself; nothing of it was measured."""
+    config, preprocessing = config_of(model), getattr(model, "preprocessing", None)
+    labels = labels or getattr(model, "labels", None)
+    if config is None or preprocessing is None or not labels:
+        raise ValueError(
+            "A model without `metadata` must be a network of the zoo, with its `preprocessing` and `labels`. Received: "
+            f"{model.name} with preprocessing={preprocessing} and labels={labels}"
+        )
+    names = [name for name, known in CONFIGS.items() if known == config]
+    return Metadata(names[0] if names else "custom", config, preprocessing, tuple(labels))
 
 
 def _of_run(folder):
@@ -198,7 +233,7 @@ def _commit(folder, metadata, name, branch, head, before):
         operations += [CommitOperationDelete(file) for file in before.metadata.files if file not in files]
     with hub.explained(name, branch):
         return HfApi().create_commit(
-            name, operations, commit_message=f"{metadata.architecture} on {metadata.dataset}", revision=branch,
+            name, operations, commit_message=f"{metadata.architecture} {metadata.dataset}".strip(), revision=branch,
             parent_commit=head,
         ).oid
 
