@@ -22,8 +22,8 @@ from rich.progress import Progress
 ROOT = Path(__file__).parent.parent
 FORMS = {"plain": ["--loop", "off"], "looped": ["--loop", "on"]}
 CASES = {
-    **{(backend, form): options for backend in ("tensorflow", "jax") for form, options in FORMS.items()},
-    ("tensorflow", "mirrored"): ["--strategy", "mirrored", "--replicas", "2"],
+    **{f"{backend}-{form}": options for backend in ("tensorflow", "jax") for form, options in FORMS.items()},
+    "tensorflow-mirrored": ["--strategy", "mirrored", "--replicas", "2"],
 }
 
 
@@ -36,7 +36,7 @@ def data_file(path):
 
 
 def started(case, data, output):
-    backend, _ = case
+    backend, _ = case.split("-")
     arguments = [
         "train", "PreActResNet20", "--data", str(data), "--recipe", "cifar_short", "--output", str(output),
         "--epochs", "30", "--batch-size", "16", "--set", "warmup_steps=40", *CASES[case],
@@ -82,7 +82,9 @@ def killed(process, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="over all backends and forms (default: 100)")
+    parser.add_argument("--kills", type=int, default=100, help="over all cases (default: 100)")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE",
+                        help=f"of {', '.join(CASES)} (default: all)")
     parser.add_argument("--work", type=Path, required=True, help="a new folder for the runs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
@@ -90,14 +92,14 @@ def main():
     data, moments, unequal = data_file(options.work / "data.npz"), random.Random(options.seed), 0
     with Progress() as progress:
         bar = progress.add_task("Kills", total=options.kills)
-        for i, case in enumerate(CASES):
-            name = "-".join(case)
+        for i, case in enumerate(options.cases):
             before = time.monotonic()
-            whole = finished(started(case, data, options.work / name), options.work / name)
+            whole = finished(started(case, data, options.work / case), options.work / case)
             took = time.monotonic() - before
-            left, runs, equal = options.kills // len(CASES) + (i < options.kills % len(CASES)), 0, 0
+            share, rest = divmod(options.kills, len(options.cases))
+            left, runs, equal = share + (i < rest), 0, 0
             while left:
-                output = options.work / f"{name}-{runs}"
+                output = options.work / f"{case}-{runs}"
                 for _ in range(min(left, moments.randint(1, 5))):
                     if not killed(started(case, data, output), moments.uniform(0, took)):
                         break  # it had ended
@@ -106,7 +108,7 @@ def main():
                 equal += finished(started(case, data, output), output) == whole
                 runs += 1
             unequal += runs - equal
-            progress.console.print(f"{name}: {equal} of {runs} runs ended as the one that was left alone")
+            progress.console.print(f"{case}: {equal} of {runs} runs ended as the one that was left alone")
     sys.exit(1 if unequal else 0)
 
 
