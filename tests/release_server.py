@@ -45,11 +45,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if cut == DRIPPING:
-                for i in range(len(content)):
+                for byte in content:
                     if server.stopped.wait(0.05):
                         return None
-                    self.wfile.write(content[i:i + 1])
-            self.wfile.write(content[:cut])
+                    self.wfile.write(bytes([byte]))
+            else:
+                self.wfile.write(content[:cut])
             if server.hook:
                 server.hook()
         else:

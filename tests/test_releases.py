@@ -105,6 +105,15 @@ def test_a_server_that_sends_next_to_nothing_is_left(server, monkeypatch, answer
     assert converted().is_file()
 
 
+def test_a_server_that_is_slow_but_steady_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr(releases, "PATIENCE", 0.2)
+    monkeypatch.setattr(releases, "SLOWEST", 3)
+    content = CONTENT[:24]  # at 20 bytes a second
+    server.answers = [(content, DRIPPING)]
+    path = converted("https://storage.googleapis.com/zoo/net.h5", f"md5:{hashlib.md5(content).hexdigest()}")
+    assert path.read_bytes() == b"converted " + content
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_the_progress_of_a_download_is_told_on_stderr(server, monkeypatch, capsys, shown):
     module = importlib.import_module("huggingface_hub.utils.tqdm")  # which its package hides behind a class
