@@ -36,7 +36,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     install_requires=[
-        "click", "h5py", "huggingface_hub>=2.4", "keras>=3.10", "lazy_loader", "numpy", "pillow", "rich", "safetensors",
+        # The oldest that `.ci/oldest` tests.
+        "click>=8.4.2", "h5py>=3.11", "huggingface_hub>=2.4", "keras>=3.11", "lazy_loader>=0.1", "numpy>=1.26",
+        "pillow>=9.2", "rich>=12.6", "safetensors>=0.4.3",
     ],
     extras_require=extras,
     # The weights/ folder beside the package is installed inside it.

@@ -29,7 +29,7 @@ def classify(paths, model, weights, top, as_json):
     files = [file for path in paths for file in image_files(path)]
     width = max(len(str(file)) for file in files)
     failures = 0
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(console=Console(stderr=True, quiet=not sys.stderr.isatty()), transient=True) as progress:
         loading = progress.add_task("Loading the network", total=None)
         network = trained(model, weights)
         progress.remove_task(loading)
