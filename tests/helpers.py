@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import reference
 
 import keras_preact
@@ -16,6 +17,11 @@ from keras_preact.networks.config import NetworkConfig
 HALF = keras_preact.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
 LABELS = ("a", "b", "c", "d", "e")
 PACKAGE_PARENT = Path(keras_preact.__file__).parent.parent
+
+
+def slow(*case, id=None):
+    """A case of a parametrized test that is run with the slow tests; quicker ones cover its room."""
+    return pytest.param(*case, marks=pytest.mark.slow, id=id)
 
 
 def tiny(config=None, **changes):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import helpers
 import keras
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_missing_packages_come_with_the_command_that_installs_them(monkeypatch, 
         "keras-preact: keras.applications:VGG99: AttributeError: module 'keras.applications' has no attribute 'VGG99'")
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", [helpers.slow("float32"), "mixed_bfloat16"])
 def test_plain_training_is_keras_alone(precision):
     plain = contestants.Trainer("PreActResNet20:plain", 8, precision)
     plain.build()

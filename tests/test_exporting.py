@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import HALF, LABELS, run_python, tiny
+from helpers import HALF, LABELS, run_python, slow, tiny
 
 import keras_preact as kp
 from keras_preact.exporting import preparation, runtimes
@@ -70,7 +70,7 @@ def missing():
     return skip
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
+@pytest.mark.parametrize("format", ["onnx", "litert", slow("openvino")])
 def test_other_runtimes_agree_with_keras_on_real_images(format, model, images, tmp_path, missing):
     missing(format)
     target = tmp_path / "new" / f"preact{SUFFIXES[format]}"
@@ -87,6 +87,7 @@ def test_other_runtimes_agree_with_keras_on_real_images(format, model, images, t
     assert exported.size == sum(files[name].stat().st_size for name in {target.name} | weights)
 
 
+@pytest.mark.slow
 def test_a_wrong_mean_is_seen_where_all_probabilities_are_0_or_1(tmp_path, missing, monkeypatch):
     """With a head sixty times as large a shift of the mean by 0.002 changes no probability by 1e-5."""
     missing("openvino")
@@ -128,6 +129,7 @@ def test_eight_bits_are_a_third_of_the_size_and_classify_alike(model, images, tm
     assert exported.disagreement == pytest.approx(np.abs(found - expected).max(), abs=1e-2)
 
 
+@pytest.mark.slow
 def test_what_is_there_already_stays(model, tmp_path, missing):
     missing("openvino")
     for name in ("preact.xml", "preact.bin", "preact.xml.json"):

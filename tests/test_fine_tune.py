@@ -81,7 +81,8 @@ def test_a_run_keeps_frozen_statistics_and_preprocessing_and_has_the_new_labels(
     assert load_run(tmp_path)[0].labels == model.labels
 
 
-@pytest.mark.parametrize("loop", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", [True, False])
 def test_the_head_is_trained_alone_at_first_and_a_killed_run_ends_as_one_that_was_not(
     base, tmp_path, monkeypatch, loop
 ):

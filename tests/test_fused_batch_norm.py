@@ -2,7 +2,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import build, images_like, outputs_of, weights_of
+from helpers import build, images_like, outputs_of, slow, weights_of
 
 import keras_preact as kp
 from keras_preact.networks.config import NetworkConfig
@@ -127,7 +127,7 @@ def test_ten_steps_end_where_those_of_keras_do(images, frozen):
 
 
 @on_fused_backends
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", slow("mixed_float16")])
 def test_mixed_precision_keeps_statistics_and_weights_in_float32(policy):
     """A step in half precision lies as far from the exact one as Keras's own step does."""
     exact = trained(False, 1)[0].get_weights()

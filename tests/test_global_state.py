@@ -61,6 +61,7 @@ CALLS = {
     "simplify": lambda folder, data, model: kp.simplify_for_inference(model),
     "recalibrate": lambda folder, data, model: kp.recalibrate(kp.load_run(folder / "run")[0], data["x_test"] / 255.0),
 }
+SLOW = "build a deep one", "litert"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def trained(tmp_path_factory, data):
     return folder, kp.load_run(folder / "run")[0]
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [helpers.slow(call) if call in SLOW else call for call in CALLS])
 def test_a_call_leaves_the_process_as_it_was(call, trained, data):
     before = state()
     CALLS[call](trained[0], data, trained[1])

@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers import images_like, outputs_of, randomize, relative_error
+from helpers import images_like, outputs_of, randomize, relative_error, slow
 from huggingface_hub import constants
 
 import keras_preact as kp
@@ -29,8 +29,11 @@ IMAGENET = (64, 128, 256, 512)
 
 
 def cases(*names):
-    """Every network in float64, and the first in float32, too."""
-    return pytest.mark.parametrize("name, dtype", [(names[0], "float32"), *((name, "float64") for name in names)])
+    """Every network in float64, all but the first among the slow tests, and the first in float32, too."""
+    first, *others = names
+    return pytest.mark.parametrize("name, dtype", [
+        (first, "float32"), (first, "float64"), *(slow(name, "float64") for name in others),
+    ])
 
 
 @pytest.fixture(autouse=True)
@@ -305,7 +308,9 @@ def test_what_training_scripts_wrap_around_a_state_dict_is_passed_over(wrapper, 
     assert found.keys() == {"conv1.weight", "model.bias"} and found["conv1.weight"].shape == (2, 3)
 
 
-@pytest.mark.parametrize("save, dtype", [("save_weights", "float32"), ("save_weights", "float64"), ("save", "float32")])
+@pytest.mark.parametrize("save, dtype", [
+    ("save_weights", "float32"), slow("save_weights", "float64"), ("save", "float32"),
+])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_keras_applications(tmp_path, save, dtype):
     file = tmp_path / "resnet50v2_weights_tf_dim_ordering_tf_kernels.h5"
@@ -410,7 +415,7 @@ def test_timm_with_the_first_activation_in_the_stem_disagrees(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("change", [
-    {"stride_on": "conv3x3"}, {"pool_padding": "minus_infinity"}, {"epsilon": 1e-2},
+    {"stride_on": "conv3x3"}, slow({"pool_padding": "minus_infinity"}), slow({"epsilon": 1e-2}),
 ], ids=str)
 def test_keras_applications_in_another_layout_disagrees(tmp_path, monkeypatch, change):
     file = tmp_path / "weights.h5"

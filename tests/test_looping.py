@@ -2,6 +2,7 @@
 import json
 from types import SimpleNamespace
 
+import helpers
 import keras
 import numpy as np
 import pytest
@@ -74,13 +75,13 @@ def assert_same(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(1, np.abs(b).max()))
 
 
-QUICK = ("full_preactivation", False), ("dropout", False), ("deep", True)
+QUICK = ("full_preactivation", False), ("dropout", False)
 CASES = [*((name, False) for name in NETWORKS), ("deep", True), ("bottleneck", True)]
 
 
 @pytest.mark.parametrize(
     "name, rematerialize",
-    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+    [case if case in QUICK else helpers.slow(*case) for case in CASES],
 )
 def test_steps_leave_the_same_values_and_outputs(name, rematerialize):
     config = NETWORKS[name]
@@ -112,7 +113,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("first", [False, helpers.slow(True)])
 def test_a_run_goes_on_in_the_other_form(first, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 8, 8, 3)).astype("uint8"), np.arange(20) % 4

@@ -82,6 +82,7 @@ def test_dropout_drops_the_same_when_it_is_computed_again():
         assert 0.4 < (second.numpy() == 0).mean() < 0.6 and 0.2 < (first.numpy() == 0).mean() < 0.4
 
 
+@pytest.mark.slow
 def test_a_run_ends_as_one_without(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (40, 8, 8, 3)).astype("uint8"), np.arange(40) % 4

@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import helpers
 import keras
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def mirrored(tmp_path_factory):
     return folder, result(start("mirrored", folder))
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_mirrored_training(mirrored):
     """And that of a second network of another size, measured on an odd number of images."""
@@ -147,7 +149,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 
 @on_tensorflow
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [helpers.slow(signal.SIGTERM), signal.SIGINT])
 def test_a_worker_that_waits_for_the_others_says_so_and_can_be_stopped(index, sent, tmp_path):
     config = {"cluster": {"worker": two_addresses()}, "task": {"type": "worker", "index": index}}
     with start("worker", tmp_path, TF_CONFIG=json.dumps(config)) as worker:

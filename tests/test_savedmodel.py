@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import serving_rules
-from helpers import HALF, LABELS, build, randomize, run_python, tiny
+from helpers import HALF, LABELS, build, randomize, run_python, slow, tiny
 from PIL import Image
 
 import keras_preact as kp
@@ -302,7 +302,7 @@ def test_what_is_exported_is_compared_with_the_model_that_was_given(tmp_path, mo
         export_savedmodel(model, tmp_path / "hand", signatures=PIXELS, labels=["x", "y"], activation="sigmoid")
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", slow("mixed_float16")])
 def test_mixed_precision_is_served_as_float32(policy, dtype_policy, tmp_path):
     dtype_policy(policy)
     model = kp.PreActResNet20(weights="cifar10")
@@ -338,6 +338,7 @@ def test_channels_first(channels_first, tmp_path):
     assert labels == [file.name.split("_")[0] for file in FILES]
 
 
+@pytest.mark.slow
 def test_fine_tuned_networks(tmp_path):
     base = kp.PreActResNet20(weights="cifar10", include_top=False, pooling="avg")
     inputs = keras.Input((32, 32, 3))

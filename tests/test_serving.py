@@ -81,6 +81,7 @@ def test_the_rest_client_shows_the_servers_error(url):
     assert (status, out) == (1, "") and err == "404: Servable not found for request: other\n"
 
 
+@pytest.mark.slow
 def test_the_grpc_client(servable, tmp_path):
     pytest.importorskip("grpc")
     (tmp_path / "broken.png").write_bytes(CAT.read_bytes()[:300])

@@ -168,6 +168,7 @@ def test_measured_signals_are_those_of_the_units():
     assert len(found.forward) == 5
 
 
+@pytest.mark.slow
 def test_signals_of_every_shortcut_and_order_are_drawn(tmp_path, monkeypatch):
     x = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype("uint8")
     data = {"x_train": x, "y_train": np.arange(128) % 10, "x_test": x[:1], "y_test": np.arange(1)}

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import build, images_like, outputs_of, randomize, relative_error
+from helpers import build, images_like, outputs_of, randomize, relative_error, slow
 
 from keras_preact import PreActResNet20, simplify_for_inference
 from keras_preact.data.preprocessing import Preprocessing, normalize
@@ -186,7 +186,7 @@ for order in ("original", "relu_before_addition", "full_preactivation"):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="is about TensorFlow's graph optimizer")
-@pytest.mark.parametrize("keep_relu", ([], ["keep"]), ids=("by default", "keep_relu"))
+@pytest.mark.parametrize("keep_relu", [pytest.param([], id="by default"), slow(["keep"], id="keep_relu")])
 def test_tensorflow_fuses_what_follows_a_conv(keep_relu):
     # Grappler says that a pass failed in its log alone; the second case holds that it would, else ReLUs could stay.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

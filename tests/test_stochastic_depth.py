@@ -130,6 +130,7 @@ def test_a_unit_that_is_left_out_is_not_computed(monkeypatch):
     assert ran == [9, 5, 1]
 
 
+@pytest.mark.slow
 def test_training_goes_on_to_the_bit_and_leaves_a_plain_network(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (80, 8, 8, 3)).astype("uint8"), np.arange(80) % 4

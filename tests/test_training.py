@@ -173,8 +173,8 @@ def test_a_recipe_that_does_not_fit_leaves_no_folder(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("loop", [False, pytest.param(True, marks=pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="does not loop"))])
+@pytest.mark.parametrize("loop", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="does not loop")])])
 def test_a_run_starts_from_weights(loop, data, tmp_path):
     """With a learning rate of next to nothing the weights after an epoch are those it started from."""
     config = NetworkConfig((3, 1), (4, 6))
@@ -552,7 +552,7 @@ def test_an_unknown_strategy_lists_those_there_are():
         Engine(strategy="horovod")
 
 
-@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("loop", [False, helpers.slow(True)])
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(loop, data, tmp_path):
     def trained(precision):
         recipe, engine = dataclasses.replace(RECIPE, epochs=2), Engine(precision=precision, loop=loop)
