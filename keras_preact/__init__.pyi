@@ -1,6 +1,7 @@
 """The public names; the package loads each when it is first used."""
 from .data.preprocessing import Preprocessing as Preprocessing
 from .exporting.formats import export as export
+from .exporting.predicting import Predictor as Predictor, predictor as predictor
 from .exporting.savedmodel import export_savedmodel as export_savedmodel
 from .exporting.simplification import simplify_for_inference as simplify_for_inference
 from .networks.building import ResNet as ResNet

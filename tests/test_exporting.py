@@ -9,7 +9,7 @@ import pytest
 from helpers import HALF, LABELS, run_python, slow, tiny
 
 import keras_preact as kp
-from keras_preact.exporting import preparation, runtimes
+from keras_preact.exporting import files, preparation, runtimes
 from keras_preact.networks.building import ResNet
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported by TensorFlow")
@@ -32,7 +32,11 @@ def run_onnx(path, images):
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(path)
     (given,) = session.get_inputs()
-    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [32, 32, 3])
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", 32, 32, 3])
+    (wanted,) = session.get_outputs()
+    assert (wanted.name, wanted.type, wanted.shape) == ("probabilities", "tensor(float)", ["batch", 10])
+    told = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["labels"][3] == "cat" and told["preprocessing"]["size"] == [32, 32]
     return session.run(None, {"images": images})[0]
 
 
@@ -40,6 +44,7 @@ def run_litert(path, images):
     litert = pytest.importorskip("ai_edge_litert.interpreter")
     interpreter = litert.Interpreter(str(path))
     (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert interpreter.get_signature_list()["serving_default"]["outputs"] == ["probabilities"]
     assert given["dtype"] is np.uint8 and given["shape_signature"].tolist() == [-1, 32, 32, 3]
     interpreter.allocate_tensors()  # for one image at a time, as it comes
     outputs = []
@@ -53,7 +58,8 @@ def run_litert(path, images):
 def run_openvino(path, images):
     openvino = pytest.importorskip("openvino")
     model = openvino.Core().read_model(path)
-    assert model.inputs[0].any_name == "images"
+    assert (model.inputs[0].any_name, model.outputs[0].any_name) == ("images", "probabilities")
+    assert json.loads(model.get_rt_info(["keras_preact", "labels"]).value)[3] == "cat"
     return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
 
 
@@ -64,7 +70,8 @@ RUN = {"onnx": run_onnx, "litert": run_litert, "litert_int8": run_litert, "openv
 def missing():
     """Skips where the packages of a format are not installed."""
     def skip(format):
-        for package in runtimes.FILES[format][2]:
+        runtime = runtimes.RUNTIMES[files.FORMATS[format]]
+        for package in (*runtime.writers, runtime.package):
             pytest.importorskip(package, reason=f"format {format!r} needs {package}")
 
     return skip
@@ -78,13 +85,18 @@ def test_other_runtimes_agree_with_keras_on_real_images(format, model, images, t
     expected = model.predict_on_batch(kp.preprocess_input(images))
     np.testing.assert_allclose(RUN[format](target, images), expected, atol=1e-5)
     assert exported.format == format and exported.path == target and 0 < exported.disagreement < 1e-5
-    files = {file.name: file for file in target.parent.iterdir()}
+    written = {file.name: file for file in target.parent.iterdir()}
     weights = {"preact.bin"} if format == "openvino" else set()
-    assert set(files) == {target.name, f"{target.name}.json"} | weights
-    beside = json.loads(files[f"{target.name}.json"].read_text())
-    assert beside["labels"] == list(model.labels)
+    assert set(written) == {target.name, f"{target.name}.json"} | weights
+    beside = json.loads(written[f"{target.name}.json"].read_text())
+    assert beside["labels"] == list(model.labels) and beside["format"] == format
+    assert beside["input"] == {
+        "name": "images", "type": "uint8", "shape": ["batch", 32, 32, 3], "normalization": "inside",
+    }
+    assert beside["output"] == {"name": "probabilities", "type": "float32", "shape": ["batch", 10]}
+    assert beside["versions"]["keras"] == keras.__version__ and beside["disagreement"] == exported.disagreement
     assert kp.Preprocessing(**beside["preprocessing"]) == model.preprocessing
-    assert exported.size == sum(files[name].stat().st_size for name in {target.name} | weights)
+    assert exported.size == sum(written[name].stat().st_size for name in {target.name} | weights)
 
 
 @pytest.mark.slow
@@ -96,13 +108,13 @@ def test_a_wrong_mean_is_seen_where_all_probabilities_are_0_or_1(tmp_path, missi
     kernel.assign(60 * kernel)
     exported = kp.export(certain, tmp_path / "right.xml", "openvino")
     assert exported.disagreement < 1e-5 and 0 < exported.logarithms < 1e-4
-    of_pixels = runtimes._of_pixels
+    of_pixels = files.of_pixels
 
     def shifted(ready):
         mean = tuple(value + 0.002 for value in ready.preprocessing.mean)
         return of_pixels(dataclasses.replace(ready, preprocessing=dataclasses.replace(ready.preprocessing, mean=mean)))
 
-    monkeypatch.setattr(runtimes, "_of_pixels", shifted)
+    monkeypatch.setattr(files, "of_pixels", shifted)
     with pytest.raises(ValueError, match="from the Keras model by .* in the logarithms of its probab"):
         kp.export(certain, tmp_path / "wrong.xml", "openvino")
     assert not (tmp_path / "wrong.xml").exists()
@@ -164,7 +176,7 @@ def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkey
      r"uint8 images of shape \(n, 32, 32, 3\).*Received: uint8 of shape \(4, 8, 8, 3\)"),
 ])
 def test_wrong_arguments_say_what_is_right(arguments, message, model, tmp_path, missing):
-    if arguments[1] in runtimes.FILES:
+    if arguments[1] in files.FORMATS:
         missing(arguments[1])
     with pytest.raises(ValueError, match=message):
         kp.export(model, tmp_path / arguments[0], *arguments[1:])
@@ -179,6 +191,24 @@ def test_a_missing_package_names_the_extra(format, packages, extra, model, tmp_p
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf"needs {' and '.join(packages)}.*pip install 'keras_preact\[{extra}\]'"):
         kp.export(model, tmp_path / "a", format)
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
+def test_channels_come_last(format, channels_first, tmp_path, missing):
+    missing(format)
+    model = ResNet(tiny(), input_shape=(3, 16, 16), classes=5)
+    with pytest.raises(ValueError, match=r"channels come last: build .*set_image_data_format\('channels_last'\)"):
+        kp.export(model, tmp_path / f"a{SUFFIXES[format]}", format, preprocessing=HALF, labels=LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_no_numbers_are_found_before_the_long_work(tmp_path, missing, monkeypatch):
+    missing("onnx")
+    model = kp.PreActResNet20(weights="cifar10")
+    model.get_layer("predictions").kernel.assign(np.nan * model.get_layer("predictions").kernel)
+    monkeypatch.setattr(files, "write", None)
+    with pytest.raises(ValueError, match="gives values that are not finite"):
+        kp.export(model, tmp_path / "a.onnx", "onnx")
 
 
 def test_networks_that_these_formats_cannot_hold(tmp_path, dtype_policy, missing):

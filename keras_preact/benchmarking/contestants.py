@@ -196,7 +196,7 @@ class Predictor:
         return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
 
     def _onnxruntime(self):
-        runtimes.require("onnx")
+        runtimes.require("onnx", f"{self.network}:onnxruntime")
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from keras_preact._support.paths import local
-from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras, trained
-
-BATCH = 64  # images
+from keras_preact.cli.common import BATCH, POSITIVE, image_files, of_network, of_runtime, on_keras, predictor, trained
 
 
 @click.command()
@@ -17,11 +15,12 @@ BATCH = 64  # images
 @of_network("--model")
 @click.option("--top", type=POSITIVE, default=3, help="Classes to print for each image.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each image.")
+@of_runtime
 @on_keras
-def classify(paths, model, weights, top, as_json):
+def classify(paths, model, weights, top, as_json, runtime):
     """Classify images with a pretrained network.
 
-    IMAGE is an image file, a folder of them, or - for standard input.
+    IMAGE is an image file, a folder of them, or - for standard input. --model may be a file that `export` wrote, too.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -31,7 +30,7 @@ def classify(paths, model, weights, top, as_json):
     failures = 0
     with Progress(console=Console(stderr=True, quiet=not sys.stderr.isatty()), transient=True) as progress:
         loading = progress.add_task("Loading the network", total=None)
-        network = trained(model, weights)
+        network = predictor(model, weights, runtime) or trained(model, weights)
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
         for start in range(0, len(files), BATCH):
@@ -67,11 +66,12 @@ def _predictions(network, images, top):
     """Yields (file, its best classes)."""
     import numpy as np
 
-    from keras_preact import decode_predictions, preprocess_input
+    from keras_preact import decode_predictions
+    from keras_preact.training.evaluation import outputs_of
 
     if images:
-        x = preprocess_input(np.stack(list(images.values())), network.preprocessing)
-        yield from zip(images, decode_predictions(network.predict_on_batch(x), top, network.labels))
+        outputs = outputs_of(network, network.preprocessing)(np.stack(list(images.values())))
+        yield from zip(images, decode_predictions(outputs, top, network.labels))
 
 
 def _as_json(file, best):

@@ -14,7 +14,9 @@ from keras_preact.cli.common import (
     network,
     of_engine,
     of_network,
+    of_runtime,
     on_keras,
+    predictor,
     print_json,
     print_table,
     trained,
@@ -144,20 +146,22 @@ def _assignment(text):
 @click.option("--per-class", is_flag=True, help="Print the error of each class.")
 @click.option("--confusion", metavar="PNG", help="Plot the confusion matrix there.")
 @as_json
+@of_runtime
 @on_keras
-def evaluate(model, weights, data, views, crop, resize, per_class, confusion, as_json):
+def evaluate(model, weights, data, views, crop, resize, per_class, confusion, as_json, runtime):
     """Measure the test error of a network.
 
-    NETWORK is the name of one, a .keras file, the output folder of a training run, or hf://owner/name.
+    NETWORK is the name of one, a .keras or exported file, the output folder of a training run, or hf://owner/name.
     """
     from keras_preact import evaluate
     from keras_preact.zoo import index
 
     # Of any size, so that the crop may be another than the weights were trained on.
-    model = network(model, weights, (None, None, None))
+    predict = predictor(model, weights, runtime)
+    model = predict or network(model, weights, (None, None, None))
     preprocessing = getattr(model, "preprocessing", None)
     report = evaluate(model, data, preprocessing, views, crop, resize, verbose=0 if as_json else "auto")
-    published = index.published(model.name, report.dataset)
+    published = index.published(getattr(model, "name", ""), report.dataset)
     if as_json:
         print_json(_told(report, published, per_class))
     else:

@@ -7,11 +7,11 @@ import keras
 
 from keras_preact._support.checks import check_choice
 from keras_preact.data.preprocessing import Preprocessing
+from keras_preact.exporting import files
 from keras_preact.exporting.preparation import Exported
-from keras_preact.exporting.runtimes import FILES, export_file
 from keras_preact.exporting.savedmodel import export_savedmodel
 
-FORMATS = ("savedmodel", *FILES)
+FORMATS = ("savedmodel", *files.FORMATS)
 
 
 def export(
@@ -67,7 +67,7 @@ def export(
             model, path, version, preprocessing=preprocessing, labels=labels, overwrite=overwrite, activation=activation
         )
     _check_without("version", version, "savedmodel")
-    return export_file(model, path, format, preprocessing, labels, calibration, overwrite, activation)
+    return files.export_file(model, path, format, preprocessing, labels, calibration, overwrite, activation)
 
 
 def _check_without(name, value, format):

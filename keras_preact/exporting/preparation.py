@@ -67,6 +67,11 @@ class Prepared:
         return max(MIXED_TOLERANCE.get(layer.compute_dtype, TOLERANCE) for layer in self.network.layers)
 
     @property
+    def shape(self):
+        """Of an image: (height, width, channels)."""
+        return (*self.preprocessing.size, len(self.preprocessing.mean))
+
+    @property
     def metadata(self):
         """What a client may want to know, as plain JSON."""
         return {
@@ -100,6 +105,16 @@ PROBABILITIES = {
 }
 
 
+def require_tensorflow():
+    """Raises ValueError on another backend, where no file can be written."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Networks are exported through TensorFlow; weights and .keras files are the same on every backend: "
+            "pip install 'keras_preact[export]', and set KERAS_BACKEND=tensorflow. "
+            f"Received: {keras.backend.backend()}"
+        )
+
+
 def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=False, activation=None):
     """Returns the `Prepared` of `model`.
 
@@ -112,14 +127,8 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
         activation: as of `export`.
 
     Raises:
-        ValueError: something that is asked for and missing, or does not fit; another backend than TensorFlow.
+        ValueError: something that is asked for and missing, or does not fit.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Networks are exported through TensorFlow; weights and .keras files are the same on every backend: "
-            "pip install 'keras_preact[export]', and set KERAS_BACKEND=tensorflow. "
-            f"Received: {keras.backend.backend()}"
-        )
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
     if not isinstance(preprocessing, Preprocessing):
         raise ValueError(
@@ -241,16 +250,16 @@ def differences(found, expected):
     return float(max(disagreements.values())), float(logarithms)
 
 
-def check(exported, tolerance):
-    """Raises ValueError where the differences are more than rounding, of which logarithms have a hundred times more."""
+def check(format, differences, tolerance):
+    """Raises ValueError where `differences` are more than rounding, of which logarithms have a hundred times more."""
+    disagreement, logarithms = differences
     for what, found, allowed in (
-        ("", exported.disagreement, tolerance),
-        (" in the logarithms of its probabilities", exported.logarithms, 100 * tolerance),
+        ("", disagreement, tolerance), (" in the logarithms of its probabilities", logarithms, 100 * tolerance),
     ):
         if not found <= allowed:
             raise ValueError(
-                f"What {exported.format} computes differs from the Keras model by {found:.2g}{what}, and {allowed:g} "
-                f"is allowed; nothing was left at {exported.path}. Try another version of the exporter."
+                f"What {format} computes differs from the Keras model by {found:.2g}{what}, and {allowed:g} is "
+                "allowed; nothing was written. Try another version of the exporter."
             )
 
 

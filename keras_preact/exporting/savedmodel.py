@@ -78,6 +78,7 @@ def export_savedmodel(
     for name, value in (("top", top), ("most_pixels", most_pixels)):
         if not is_count(value):
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
+    preparation.require_tensorflow()
     classifies = tuple(signatures) != ("features",)
     ready = preparation.prepare(model, preprocessing, labels, classifies, activation=activation)
     channels = len(ready.preprocessing.mean)
@@ -102,10 +103,9 @@ def export_savedmodel(
         tf.saved_model.save(module, str(new), functions)
         samples = preparation.samples((*(side + 8 for side in ready.preprocessing.size), channels))
         _write_warmup(new / "assets.extra" / WARMUP, target.parent.name, functions, samples[:1])
-        exported = preparation.Exported(
-            "savedmodel", target, preparation.size_of(new), *_differences(new, ready, signatures, samples)
-        )
-        preparation.check(exported, ready.tolerance)
+        differences = _differences(new, ready, signatures, samples)
+        preparation.check("savedmodel", differences, ready.tolerance)
+        exported = preparation.Exported("savedmodel", target, preparation.size_of(new), *differences)
         while not _published(new, exported.path, overwrite, asked=version is not None):
             exported = exported._replace(path=_target(target.parent, None, overwrite))
     return exported
@@ -257,7 +257,7 @@ def _differences(folder, ready, signatures, samples):
             outputs, keep = served[name](tf.constant(samples)), slice(None)
         found = {key: outputs[key].numpy()[keep] for key in outputs if key in expected}
         differences.append(preparation.differences(found, expected))
-    return map(max, zip(*differences))
+    return tuple(map(max, zip(*differences)))
 
 
 def _write_warmup(path, model, functions, samples):

@@ -85,7 +85,7 @@ class Report:
 
 
 def evaluate(
-    model: keras.Model,
+    model: Any,
     data: Any,
     preprocessing: Preprocessing | None = None,
     views: str = "single",
@@ -100,7 +100,8 @@ def evaluate(
     else by position, and the report says so in its `notes`.
 
     Args:
-        model: a network with its top, whose outputs are logits or probabilities.
+        model: a network with its top, whose outputs are logits or probabilities; or a `Predictor`, of whose runtime or
+            file the error then is, for images of its size.
         data: what `train` takes: a TensorFlow data set by name, an .npz or .csv file, a folder, arrays or data sets;
             or its test images alone: (images, labels), a data set of these, x_test and y_test in an .npz file, a folder
             `test` of class folders.
@@ -120,7 +121,7 @@ def evaluate(
 
     Raises:
         ValueError: unknown views, a crop larger than the images, or a network of other classes than the data, by their
-            number or by their names.
+            number or by their names; or another `preprocessing` than that of a `Predictor`.
 
     Example:
 
@@ -153,16 +154,30 @@ def evaluate(
     batch_size = batch_size or datasets.batch_of(preprocessing.size)
     progress = keras.utils.Progbar(data.test_images, verbose=int(sys.stdout.isatty() if verbose == "auto" else verbose))
     scores, truth = [], []
+    run = outputs_of(model, preprocessing)
     for images, labels in data.test_views(views, resizing, batch_size, preprocessing.size):
-        outputs = [
-            keras.ops.convert_to_numpy(model.predict_on_batch(to_data_format(normalize(view, preprocessing, LAST))))
-            for view in np.moveaxis(images, 1, 0)
-        ]
+        outputs = [run(view) for view in np.moveaxis(images, 1, 0)]
         scores.append(np.sum(outputs, 0, dtype="float64")[:, order])
         truth.append(labels)
         progress.add(len(labels))
     report = score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
     return dataclasses.replace(report, notes=(*data.notes, *notes))
+
+
+def outputs_of(model, preprocessing):
+    """Returns a call from uint8 images to the outputs of `model`, a network or a `Predictor`.
+
+    Raises:
+        ValueError: the statistics of `preprocessing` are not those that a `Predictor` has inside.
+    """
+    if isinstance(model, keras.Model):
+        return lambda images: keras.ops.convert_to_numpy(
+            model.predict_on_batch(to_data_format(normalize(images, preprocessing, LAST)))
+        )
+    given, inside = ((known.mean, known.std) for known in (preprocessing, model.preprocessing))
+    if given != inside:
+        raise ValueError(f"`preprocessing` is inside a Predictor: leave it out. Received: {preprocessing}")
+    return model
 
 
 def _joined(labels, data):
