@@ -77,6 +77,7 @@ from .zoo.images import (
     decode_predictions as decode_predictions,
     load_image as load_image,
     preprocess_input as preprocess_input,
+    preprocessing_layer as preprocessing_layer,
 )
 from .zoo.importers import convert as convert
 from .zoo.metadata import Metadata as Metadata

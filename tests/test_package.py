@@ -41,7 +41,7 @@ OUTSIDE = {
     "zoo/card": {"huggingface_hub"}, "zoo/publishing": {"huggingface_hub"},
     "zoo/importers": {"h5py", "safetensors", "torch"},
     "paper/signals": {"tensorflow", "rich"},
-    "benchmarking/peers": {"pytorchcv", "torch"}, "benchmarking/contestants": {"tensorflow", "onnxruntime"},
+    "benchmarking/peers": {"pytorchcv", "torch"}, "benchmarking/contestants": {"tensorflow"},
     "cli": {"PIL", "click", "rich"},
 }
 

@@ -137,6 +137,32 @@ def test_without_weights_images_of_another_size_than_cifar10s_are_noticed():
         assert x[0, 0, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_layer_by_hand():
+    """(51 / 255 - 0.1) / 0.5 is 0.2, (255 / 255 - 0.2) / 0.4 is 2, and (0 - 0.3) / 0.3 is -1."""
+    layer = kp.preprocessing_layer(kp.Preprocessing((0.1, 0.2, 0.3), (0.5, 0.4, 0.3), (1, 1)))
+    pixel = np.array([51, 255, 0], "uint8")
+    found = keras.ops.convert_to_numpy(layer(pixel.reshape(1, 1, 1, 3)))
+    np.testing.assert_allclose(found, [[[[0.2, 2, -1]]]], atol=1e-6)
+    with pytest.raises(ValueError, match="must be a tag, a Preprocessing, or a model that knows its own"):
+        kp.preprocessing_layer(kp.PreActResNet20())
+
+
+def test_the_layer_of_channels_first_by_hand(channels_first):
+    layer = kp.preprocessing_layer(kp.Preprocessing((0.1, 0.2, 0.3), (0.5, 0.4, 0.3), (1, 2)))
+    pixels = np.array([[51, 0], [255, 0], [0, 0]], "uint8").reshape(1, 3, 1, 2)
+    found = keras.ops.convert_to_numpy(layer(pixels))
+    np.testing.assert_allclose(found.reshape(3, 2), [[0.2, -0.2], [2, -0.5], [-1, -1]], atol=1e-6)
+
+
+def test_a_model_with_the_layer_inside_takes_pixels_and_opens_with_keras_alone(tmp_path, samples):
+    images, _ = samples["cifar10"]
+    model = kp.PreActResNet20(weights="cifar10")
+    expected = keras.ops.convert_to_numpy(model(kp.preprocess_input(images[:8], model), training=False))
+    keras.Sequential([keras.Input((32, 32, 3)), kp.preprocessing_layer(model), model]).save(tmp_path / "a.keras")
+    found = keras.models.load_model(tmp_path / "a.keras").predict_on_batch(images[:8])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_decode_predictions():
     predictions = np.array([[0.1, 0.7, 0.2], [0.3, 0.3, 0.4]])
     assert kp.decode_predictions(predictions, top=2, weights=["a", "b", "c"]) == [

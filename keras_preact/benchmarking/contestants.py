@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +15,9 @@ from keras_preact._support import processes
 from keras_preact._support.checks import check_choice
 from keras_preact._support.settings import dtype_policy
 from keras_preact.benchmarking import peers
-from keras_preact.exporting import runtimes, simplification
+from keras_preact.data.preprocessing import Preprocessing
+from keras_preact.exporting import predicting, simplification
+from keras_preact.exporting.runtimes import RUNTIMES
 from keras_preact.networks.architectures import CONFIGS
 from keras_preact.networks.graph import deep_enough
 from keras_preact.training import engine as training, recipes
@@ -25,7 +26,8 @@ from keras_preact.zoo import builders
 KERAS, TORCH = "keras.applications", "pytorchcv"
 # Fields of `Engine`.
 ENGINES = {"looped": {"loop": True}, "rematerialized": {"rematerialize": True}, "unrolled": {"loop": False}}
-INFERENCE, PLAIN = ("simplified", "onnxruntime"), "plain"
+INFERENCE, PLAIN = ("simplified", *RUNTIMES), "plain"
+MOST = 2**20  # images that a runtime gets at once: as many as the batch has
 # Of each work and library the endings that its networks may have; the library "" is ours.
 FORMS = {
     "predict": {"": INFERENCE, KERAS: INFERENCE},
@@ -52,8 +54,12 @@ def parsed(name, work):
         check_choice("form", form, FORMS[work][library])
     if at:
         check_choice("backend", backend, BACKENDS)
-    if PLAIN in forms and len(forms) > 1 or {"looped", "unrolled"} <= set(forms):
-        raise ValueError(f"{PLAIN!r} is a form by itself, and nothing is looped and unrolled. Received: {name!r}")
+    alone = {PLAIN, *INFERENCE} & set(forms)
+    if alone and len(forms) > 1 or {"looped", "unrolled"} <= set(forms):
+        raise ValueError(
+            f"{PLAIN!r} and {', '.join(map(repr, INFERENCE))} are forms by themselves, and nothing is looped and "
+            f"unrolled. Received: {name!r}"
+        )
     return library, network, forms, backend
 
 
@@ -163,7 +169,8 @@ class Predictor:
 
     def __init__(self, name, size):
         self.size, self.random = size, np.random.default_rng(0)
-        self.library, self.network, self.forms, _ = parsed(name, "predict")
+        self.library, self.network, forms, _ = parsed(name, "predict")
+        self.form = forms[0] if forms else ""
 
     def build(self):
         """Returns the seconds it took to build the network, to load weights and to predict once, and its backend."""
@@ -182,30 +189,31 @@ class Predictor:
             load = time.perf_counter() - start
         self.run = self._run_keras
         times.append(time.perf_counter())
-        if self.forms:
-            keep = "onnxruntime" in self.forms or None
-            self.model = simplification.simplify_for_inference(self.model, keep_relu=keep)
-        if "onnxruntime" in self.forms:
-            self.run = self._onnxruntime()
+        if self.form == "simplified":
+            self.model = simplification.simplify_for_inference(self.model)
+        elif self.form:
+            self.run = self._on_runtime(self.form)
         times.append(time.perf_counter())
         build = times[1] - times[0] + times[3] - times[2]
         backend = keras.backend.backend()
         return {"build": build, "load": load, "first_call": self.seconds(1, 1), "backend": backend}
 
     def _images(self, count):
-        return self.random.normal(size=(count, self.size, self.size, 3)).astype("float32")
+        shape = (count, self.size, self.size, 3)
+        if self.form in RUNTIMES:  # which normalize images themselves
+            return self.random.integers(0, 256, shape, "uint8")
+        return self.random.normal(size=shape).astype("float32")
 
-    def _onnxruntime(self):
-        runtimes.require("onnx", f"{self.network}:onnxruntime")
-        import onnxruntime
+    def _on_runtime(self, runtime):
+        self.model.preprocessing = Preprocessing((0.5,) * 3, (0.25,) * 3, (self.size, self.size))
+        self.model.labels = tuple(map(str, range(self.model.output_shape[-1])))
+        predict = predicting.predictor(self.model, runtime, batch_size=MOST)
 
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.model(self._images(1))  # Keras exports to ONNX what was called before
-            self.model.export(f"{folder}/model.onnx", format="onnx", verbose=False)
-            session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
-        (images,) = session.get_inputs()
-        return lambda x, batch: [session.run(None, {images.name: x[i:i + batch]}) for i in range(0, len(x), batch)]
+        def run(images, batch):
+            for start in range(0, len(images), batch):
+                predict(images[start:start + batch])
+
+        return run
 
     def _run_keras(self, images, batch):
         if keras.backend.backend() == "tensorflow":

@@ -26,9 +26,9 @@ from keras_preact.cli.common import POSITIVE, on_keras, print_table
 def benchmark(names, against, batch_size, train, precision, first_step, rounds, seconds, size, json_file, plot):
     """Time networks against each other, in turn, and print ratios.
 
-    NAME is a network; NAME:simplified for simplify_for_inference, NAME:onnxruntime for ONNX Runtime. To train also
-    NAME:plain for plain Keras, NAME:looped, NAME:unrolled, NAME:rematerialized, pytorchcv:preresnet20_cifar10 for
-    PyTorch by hand, and NAME@torch for another backend of Keras.
+    NAME is a network; NAME:simplified for simplify_for_inference; NAME:onnx, NAME:litert or NAME:openvino for
+    kp.predictor. To train also NAME:plain for plain Keras, NAME:looped, NAME:unrolled, NAME:rematerialized,
+    pytorchcv:preresnet20_cifar10 for PyTorch by hand, and NAME@torch for another backend of Keras.
     """
     from rich.console import Console
 

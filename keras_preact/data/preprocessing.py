@@ -147,6 +147,22 @@ class Preprocessing:
         return dataclasses.replace(self, size=size, mean=repeated(self.mean), std=repeated(self.std))
 
 
+def _scale_and_offset(preprocessing):
+    """Returns what a pixel of each channel is multiplied by, and what is added then."""
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    return 1 / (255 * std), -mean / std
+
+
+def layer(preprocessing):
+    """Returns the built-in layer that normalizes images as `normalize` does."""
+    import keras
+
+    scale, offset = _scale_and_offset(preprocessing)
+    if keras.config.image_data_format() == "channels_first":
+        offset = offset.reshape(-1, 1, 1)  # Keras 3.15 does so with the scale alone
+    return keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="normalization", dtype="float32")
+
+
 def normalize(x, preprocessing, data_format=None):
     """Returns (x / 255 - mean) / std as float32, without changing `x`.
 
@@ -171,10 +187,7 @@ def normalize(x, preprocessing, data_format=None):
             f"Received an array of shape {shape}."
         )
     _check_values(x)
-    # One multiplication and one addition: x * scale + offset.
-    scale = 1 / (255 * np.array(preprocessing.std))
-    offset = -np.array(preprocessing.mean) / np.array(preprocessing.std)
-    scale, offset = (v.astype("float32").reshape((-1,) + (1,) * (-1 - axis)) for v in (scale, offset))
+    scale, offset = (v.astype("float32").reshape((-1,) + (1,) * (-1 - axis)) for v in _scale_and_offset(preprocessing))
     if isinstance(x, np.ndarray):
         return x.astype("float32") * scale + offset
     return keras.ops.cast(x, "float32") * scale + offset

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_preact._support import atomic
 from keras_preact._support.paths import local
+from keras_preact.data.preprocessing import layer
 from keras_preact.exporting import preparation, runtimes
 from keras_preact.exporting.runtimes import RUNTIMES
 from keras_preact.version import __version__
@@ -56,9 +57,13 @@ def write(ready, path, format, images=None):
     """Writes the file of a `Prepared`, in eight bits with the ranges of `images`; returns what its JSON file says.
 
     Raises:
-        ValueError: a network in mixed precision, or of channels first.
+        ValueError: a network in mixed precision.
     """
-    _check_held(ready, format)
+    if ready.tolerance != preparation.TOLERANCE:
+        raise ValueError(
+            f"format={format!r} is of networks in float32: build {ready.model.name} with "
+            f"keras.config.set_dtype_policy('float32') and the same weights. Received: {ready.model.dtype_policy.name}"
+        )
     options = _int8(images) if format == "litert_int8" else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's patch of tf2onnx
@@ -74,27 +79,12 @@ def write(ready, path, format, images=None):
 
 def of_pixels(ready):
     """Returns a model from `images`, uint8 (n, height, width, channels), to a dict of `probabilities`."""
-    mean, std = (np.array(values) for values in (ready.preprocessing.mean, ready.preprocessing.std))
     images = keras.Input(ready.shape, dtype="uint8", name="images")
     x = images
     if keras.config.image_data_format() == "channels_first":
         x = keras.layers.Permute((3, 1, 2))(x)
-    x = keras.layers.Rescaling((1 / (255 * std)).tolist(), (-mean / std).tolist())(x)
+    x = layer(ready.preprocessing)(x)
     return keras.Model(images, {"probabilities": ready.network(x)["probabilities"]}, name=ready.model.name)
-
-
-def _check_held(ready, format):
-    if ready.tolerance != preparation.TOLERANCE:
-        raise ValueError(
-            f"format={format!r} is of networks in float32: build {ready.model.name} with "
-            f"keras.config.set_dtype_policy('float32') and the same weights. Received: {ready.model.dtype_policy.name}"
-        )
-    if keras.config.image_data_format() == "channels_first":
-        raise ValueError(
-            f"format={format!r} is of networks whose channels come last: build {ready.model.name} after "
-            "keras.config.set_image_data_format('channels_last'), with the same weights, whose files are the same. "
-            "Received: channels_first"
-        )
 
 
 def _metadata(ready, format):

@@ -2,6 +2,7 @@
 import warnings
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_preact.data import preprocessing
@@ -43,6 +44,32 @@ def preprocess_input(x: Any, weights: Any = None, model: str | None = None, data
             stacklevel=2,
         )
     return preprocessing.normalize(x, known, data_format)
+
+
+def preprocessing_layer(weights: Any = None, model: str | None = None) -> keras.layers.Layer:
+    """Returns the layer that normalizes images as `weights` were trained, as `preprocess_input` does.
+
+    It is Keras's own `Rescaling`, so that a model that has it inside takes pixels and opens without this package.
+
+    Args:
+        weights: a model of ours with weights, a `Preprocessing`, or a tag that `list_weights` names; default "cifar10".
+        model: the name of the builder, where the weights of one tag differ.
+
+    Returns:
+        A layer from images of pixel values from 0 to 255, (batch, height, width, 3) or, if Keras's image data format is
+        "channels_first", (batch, 3, height, width), to float32.
+
+    Raises:
+        ValueError: an unknown tag, or a model that does not know its preprocessing.
+
+    Example:
+
+    >>> model = kp.PreActResNet20(weights="cifar10")
+    >>> of_pixels = keras.Sequential([keras.Input((32, 32, 3)), kp.preprocessing_layer(model), model])
+    >>> of_pixels.predict(images, verbose=0).shape == (len(images), 10)
+    True
+    """
+    return preprocessing.layer(_preprocessing(weights, model))
 
 
 def decode_predictions(
