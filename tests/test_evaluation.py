@@ -149,6 +149,14 @@ def test_what_cannot_be_measured_is_refused(data):
         evaluation.evaluate(model, data, views="five")
     with pytest.raises(ValueError, match=r"fit into the images of d, 4x6. Received: \(5, 5\)"):
         evaluation.evaluate(model, data, crop=(5, 5))
+    for crop in (0, -4, 2.0, "4", (4,), (4, 6, 1), (4, 0), [4, None], {}):
+        with pytest.raises(ValueError, match=r"`crop` must be a side in pixels, or \(height, width\). Received: "):
+            evaluation.evaluate(model, data, crop=crop)
+    for name, value in (("resize", 0), ("resize", (4, 6)), ("batch_size", 0), ("batch_size", 2.5)):
+        with pytest.raises(ValueError, match=f"`{name}` must be a positive integer. Received: "):
+            evaluation.evaluate(model, data, **{name: value})
+    with pytest.raises(ValueError, match="`preprocessing` must be a Preprocessing, .* Received: 'cifar10'"):
+        evaluation.evaluate(model, data, preprocessing="cifar10")
     with pytest.raises(ValueError, match="tells 4 classes apart, and d has 6"):
         evaluation.evaluate(keras.Sequential([model, keras.layers.Dense(4)]), data)
 

@@ -216,6 +216,15 @@ def test_images_come_as_fit_takes_them(model):
         with pytest.raises(ValueError, match=rf"\(images, 8, 8, 3\), alone or with labels. Received: {received}"):
             kp.recalibrate(model, wrong)
         assert all(np.array_equal(value, before[name]) for name, value in helpers.weights_of(model).items())
+    with pytest.raises(ValueError, match="`images` must be an array, or batches as `fit` takes them. Received: int"):
+        kp.recalibrate(model, 7)
+    with pytest.raises(ValueError, match="`batch_size` must be a positive integer. Received: 0"):
+        kp.recalibrate(model, images, batch_size=0)
+
+
+def test_a_model_without_weights_is_not_unfrozen():
+    with pytest.raises(ValueError, match="`model` must have weights: build it first. Received: nothing"):
+        kp.unfreeze(keras.Sequential([keras.Input((2,))], name="nothing"))
 
 
 def test_a_tensorflow_data_set_is_taken_and_an_endless_one_refused(model):

@@ -149,6 +149,8 @@ def test_a_network_by_its_name_as_text():
         kp.create_model("preactresnet21.cifar10")
     with pytest.raises(ValueError, match="behind the dot or as `weights`. Received: 'preactresnet20.cifar10' and None"):
         kp.create_model("preactresnet20.cifar10", weights=None)
+    with pytest.raises(ValueError, match=r"`name` must be a text, as list_models\(\) has them. Received: 20"):
+        kp.create_model(20)
 
 
 def test_preprocessing_follows_the_input():

@@ -39,3 +39,9 @@ def as_list(value):
 def is_count(value):
     """Whether `value` is a positive integer, of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+
+
+def check_count(name, value):
+    """Raises ValueError where `value` is no positive integer."""
+    if not is_count(value):
+        raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")

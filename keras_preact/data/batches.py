@@ -1,4 +1,6 @@
 """Batches: those of users' data sets, and those of images in memory, shuffled, cropped, flipped and mixed."""
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 
@@ -11,12 +13,14 @@ def batches_of(dataset, name):
     """Yields the batches of a data set that `fit` takes: a `tf.data.Dataset`, a `PyDataset`, or any iterable of them.
 
     Raises:
-        ValueError: it never ends, as `name` is told.
+        ValueError: it never ends, or is none; `name` is what the user calls it.
     """
     if isinstance(dataset, keras.utils.PyDataset):
         return (dataset[i] for i in range(len(dataset)))
     if hasattr(dataset, "cardinality") and int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError(f"{name} must end, and this data set repeats itself: give its .take(batches).")
+    if not isinstance(dataset, Iterable):
+        raise ValueError(f"{name} must be an array, or batches as `fit` takes them. Received: {type(dataset).__name__}")
     return iter(dataset)
 
 

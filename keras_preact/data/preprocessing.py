@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.checks import check_choice, check_count, is_count
 from keras_preact._support.paths import local
 
 AXES = {"channels_last": -1, "channels_first": -3}
@@ -247,8 +247,7 @@ def decode(predictions, labels, top=5):
 
     if not isinstance(labels, (list, tuple, np.ndarray)):
         raise ValueError(f"Labels must be a list with one for each class, in their order. Received: {labels!r}")
-    if not is_count(top):
-        raise ValueError(f"`top` must be a positive integer. Received: {top!r}")
+    check_count("top", top)
     predictions = np.asarray(keras.ops.convert_to_numpy(predictions))
     if predictions.ndim != 2 or predictions.shape[1] != len(labels):
         raise ValueError(

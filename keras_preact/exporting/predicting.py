@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_preact._support import atomic
-from keras_preact._support.checks import check_choice, from_values, is_count
+from keras_preact._support.checks import check_choice, check_count, from_values
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing, load_image
 from keras_preact.exporting import files, preparation, runtimes
@@ -35,9 +35,9 @@ class Wanted(NamedTuple):
     precision: str
 
     def check(self):
-        for name, value in (("batch_size", self.batch_size), ("threads", self.threads or 1)):
-            if not is_count(value):
-                raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
+        check_count("batch_size", self.batch_size)
+        if self.threads is not None:
+            check_count("threads", self.threads)
         check_choice("precision", self.precision, PRECISIONS)
 
     @property

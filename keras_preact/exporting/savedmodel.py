@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_preact._support import atomic
-from keras_preact._support.checks import check_choice, is_count
+from keras_preact._support.checks import check_choice, check_count
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import REACH, Preprocessing, normalize, to_data_format
 from keras_preact.exporting import preparation
@@ -75,9 +75,8 @@ def export_savedmodel(
     """
     for signature in signatures:
         check_choice("signatures", signature, SIGNATURES)
-    for name, value in (("top", top), ("most_pixels", most_pixels)):
-        if not is_count(value):
-            raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
+    check_count("top", top)
+    check_count("most_pixels", most_pixels)
     preparation.require_tensorflow()
     classifies = tuple(signatures) != ("features",)
     ready = preparation.prepare(model, preprocessing, labels, classifies, activation=activation)
@@ -129,8 +128,7 @@ def _target(base, version, overwrite):
     if version is None:
         versions = [int(child.name) for child in base.glob("*") if child.name.isdecimal()]
         return base / str(max(versions, default=0) + 1)
-    if not is_count(version):
-        raise ValueError(f"`version` must be a positive integer. Received: {version!r}")
+    check_count("version", version)
     preparation.check_free(base / str(version), overwrite)
     return base / str(version)
 

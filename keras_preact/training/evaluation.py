@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_preact._support.checks import check_choice
+from keras_preact._support.checks import as_list, check_choice, check_count, is_count
 from keras_preact._support.drawing import drawing
 from keras_preact.data import datasets
 from keras_preact.data.arrays import Data
@@ -120,8 +120,8 @@ def evaluate(
         A `Report`.
 
     Raises:
-        ValueError: unknown views, a crop larger than the images, or a network of other classes than the data, by their
-            number or by their names; or another `preprocessing` than that of a `Predictor`.
+        ValueError: unknown views, what is no size, a crop larger than the images, or a network of other classes than
+            the data, by their number or by their names; or another `preprocessing` than that of a `Predictor`.
 
     Example:
 
@@ -130,6 +130,11 @@ def evaluate(
     True
     """
     check_choice("views", views, VIEWS)
+    for name, value in (("resize", resize), ("batch_size", batch_size)):
+        if value is not None:
+            check_count(name, value)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise ValueError(f"`preprocessing` must be a Preprocessing, as the model's. Received: {preprocessing!r}")
     known = getattr(model, "labels", None) or tuple(map(str, range(model.output_shape[-1])))
     data = datasets.load(data, known=known)
     preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
@@ -207,7 +212,9 @@ def _joined(labels, data):
 
 def _cropped(preprocessing, crop, resize, data):
     """Returns (`preprocessing` of what the network sees, that by which photographs are resized before the crop)."""
-    size = (crop, crop) if isinstance(crop, int) else tuple(crop or preprocessing.size)
+    size = preprocessing.size if crop is None else (crop, crop) if is_count(crop) else tuple(as_list(crop))
+    if len(size) != 2 or not all(map(is_count, size)):
+        raise ValueError(f"`crop` must be a side in pixels, or (height, width). Received: {crop!r}")
     if isinstance(data, Data):
         height, width, _ = data.image_shape
         if crop is None:

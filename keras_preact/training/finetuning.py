@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_preact._support.checks import check_choice
+from keras_preact._support.checks import check_choice, check_count
 from keras_preact.data import datasets, streams
 from keras_preact.data.batches import batches_of
 from keras_preact.networks.carried import config_of
@@ -125,7 +125,10 @@ def unfreeze(model: keras.Model, bn: str = "frozen") -> list[str]:
     >>> kp.unfreeze(model)[0]
     'stem_conv'
     """
-    return freeze(model, parts_of(model)[0], bn)
+    parts = parts_of(model)
+    if not parts:
+        raise ValueError(f"`model` must have weights: build it first. Received: {model.name}")
+    return freeze(model, parts[0], bn)
 
 
 def recalibrate(model: keras.Model, images: Any, batch_size: int = 128) -> None:
@@ -153,6 +156,7 @@ def recalibrate(model: keras.Model, images: Any, batch_size: int = 128) -> None:
     >>> model = kp.PreActResNet20(weights="cifar10")
     >>> kp.recalibrate(model, kp.preprocess_input(images // 2, model))
     """
+    check_count("batch_size", batch_size)
     norms = [norm for norm in normalizations_of(model) if norm.trainable]
     if not norms:
         raise ValueError(

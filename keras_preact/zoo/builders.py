@@ -210,6 +210,8 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
 
     >>> model = kp.create_model("preactresnet20.cifar10", classes=5)
     """
+    if not isinstance(name, str):
+        raise ValueError(f"`name` must be a text, as list_models() has them. Received: {name!r}")
     builder, _, tag = name.partition(".")
     builder = {known.lower(): known for known in CONFIGS}.get(builder.lower(), builder)
     check_choice("name", builder, CONFIGS)
