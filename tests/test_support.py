@@ -1,7 +1,9 @@
 """Writing whole or not at all, and drawing without pyplot."""
 import os
+import subprocess
 import sys
 
+import helpers
 import pytest
 
 from keras_preact._support import atomic
@@ -52,6 +54,37 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="No space"):
         atomic.replace(path, fail)
     assert (path.read_text(), list(tmp_path.iterdir())) == ("epoch,loss\n1,0.5\n", [path])
+
+
+WRITER = """
+import sys, pathlib
+from keras_preact._support import atomic
+with atomic.staged(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("half")
+    print(folder.name, flush=True)
+    input()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):
+    mine = tmp_path / "new-0a1b2c3d"
+    mine.mkdir()
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    killed, alive, young = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=helpers.PACKAGE_PARENT)
+        for _ in range(3)
+    )
+    folders = [tmp_path / process.stdout.readline().strip() for process in (killed, alive, young)]
+    for process in (killed, young):
+        process.kill()
+        process.communicate()
+    for folder in (mine, *folders[:2]):
+        os.utime(folder, (0, 0))
+    with atomic.staged(tmp_path) as new:
+        assert set(tmp_path.iterdir()) == {new, mine, *folders[1:]}
+    assert (folders[1] / "half").read_text() == "half"
+    alive.communicate("\n")
+    assert alive.returncode == 0 and set(tmp_path.iterdir()) == {mine, folders[2]}
 
 
 def test_folders_that_were_made_for_nothing_are_removed(tmp_path):

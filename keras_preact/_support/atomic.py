@@ -4,33 +4,74 @@ import csv
 import os
 import secrets
 import shutil
+import time
 
 from keras_preact._support.paths import local
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".keras_preact-new-"  # of the names of staged folders
+YOUNG = 60  # seconds, in which a folder may not be locked yet
 
 
 @contextlib.contextmanager
 def staged(folder):
     """Yields a new folder inside `folder` to write into; it is removed at the end, with all that was not moved.
 
+    Those that processes left there which were killed are removed, too.
+
     Raises:
         ValueError: `folder` cannot be written to.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     # Not by `tempfile`, which makes folders that only their owner may read.
-    new = folder / f"new-{secrets.token_hex(4)}"
+    new = folder / f"{PREFIX}{secrets.token_hex(4)}"
     try:
         new.mkdir(parents=True)
     except OSError as error:
         raise ValueError(
             f"`path` must be in a folder that can be written to. Received: {folder} ({error.strerror})"
         ) from error
+    lock = _lock(new)
     try:
+        _remove_left(folder)
         yield new
     finally:
         shutil.rmtree(new)
+        if lock is not None:
+            os.close(lock)
         for parent in made:
             with contextlib.suppress(OSError):  # what was written stays
                 parent.rmdir()
+
+
+def _lock(folder):
+    """Locks a folder, which the system unlocks when this process ends, however it ends.
+
+    Returns:
+        What closing unlocks it; None where another process holds it, or the system or the disk knows no locks.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_left(folder):
+    for left in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process removes it
+            lock = _lock(left) if time.time() - left.stat().st_mtime > YOUNG else None
+            if lock is not None:
+                shutil.rmtree(left)
+                os.close(lock)
 
 
 def publish(new, target, overwrite):
