@@ -1,6 +1,7 @@
 """ONNX, LiteRT and OpenVINO against the Keras model, each run by its own runtime."""
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -180,6 +181,17 @@ def test_wrong_arguments_say_what_is_right(arguments, message, model, tmp_path, 
         missing(arguments[1])
     with pytest.raises(ValueError, match=message):
         kp.export(model, tmp_path / arguments[0], *arguments[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "onnx"])
+def test_a_path_is_utf_8(format, model, tmp_path, missing):
+    """As Python reads the name "é" where the locale knows ASCII alone."""
+    if format != "savedmodel":
+        missing(format)
+    name = os.fsencode("\u00e9.onnx").decode("ascii", "surrogateescape")
+    with pytest.raises(ValueError, match=r"`path` must be UTF-8. Received: b'.*xc3.*xa9.onnx'; .* set PYTHONUTF8=1"):
+        kp.export(model, tmp_path / name, format)
     assert list(tmp_path.iterdir()) == []
 
 

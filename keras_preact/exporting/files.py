@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from keras_preact._support import atomic
-from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import layer
 from keras_preact.exporting import preparation, runtimes
 from keras_preact.exporting.runtimes import RUNTIMES
@@ -26,7 +25,7 @@ def export_file(
     preparation.require_tensorflow()
     name = FORMATS[format]
     runtimes.require(name, f"format={format!r}")
-    target, suffix = local("path", path), RUNTIMES[name].suffix
+    target, suffix = preparation.target_of(path), RUNTIMES[name].suffix
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
     preparation.check_free(target, overwrite)

@@ -1,6 +1,7 @@
 """What is exported of a model: its network, simplified, and what goes with it; and checking what was written."""
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_preact._support.checks import check_choice
+from keras_preact._support.paths import local
 from keras_preact._support.settings import recursion_limit
 from keras_preact.data.preprocessing import Preprocessing, normalize, to_data_format
 from keras_preact.exporting.simplification import simplify_for_inference
@@ -261,6 +263,22 @@ def check(format, differences, tolerance):
                 f"What {format} computes differs from the Keras model by {found:.2g}{what}, and {allowed:g} is "
                 "allowed; nothing was written. Try another version of the exporter."
             )
+
+
+def target_of(path):
+    """Returns the path that an export is asked for.
+
+    Raises:
+        ValueError: no path of this machine, or one that TensorFlow and the runtimes cannot be told, which take UTF-8.
+    """
+    target = local("path", path)
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`path` must be UTF-8. Received: {os.fsencode(target)!r}; in a locale of ASCII names set PYTHONUTF8=1."
+        ) from error
+    return target
 
 
 def check_free(target, overwrite):

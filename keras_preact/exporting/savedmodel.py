@@ -8,7 +8,6 @@ import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import check_choice, check_count
-from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import REACH, Preprocessing, normalize, to_data_format
 from keras_preact.exporting import preparation
 from keras_preact.version import __version__
@@ -86,7 +85,7 @@ def export_savedmodel(
             "Image files are decoded to one channel, grey, or to three. Received: a network of "
             f"{channels} channels; leave signature 'serving_bytes' out, as signatures=('serving_default', 'features')."
         )
-    target = _target(local("path", path), version, overwrite)
+    target = _target(preparation.target_of(path), version, overwrite)
     import tensorflow as tf
 
     with atomic.staged(target.parent) as staged:
