@@ -68,8 +68,9 @@ def changed(before, after):
 
 
 def test_a_run_keeps_frozen_statistics_and_preprocessing_and_has_the_new_labels(base, tmp_path):
-    before = weights_of(base)
+    before, base.origin = weights_of(base), "hf://owner/name@abc"
     model = kp.fine_tune(base, data_of(3), tmp_path, bn="frozen", verbose=0, **SHORT)
+    assert "base_model: owner/name\n" in kp.push_to_hub(tmp_path, "owner/flowers", dry_run=True).card
     assert not changed(before, weights_of(base)) and base.output_shape == (None, 5)
     assert model.output_shape == (None, 3) and len(model.labels) == 3
     assert (model.preprocessing.mean, model.preprocessing.std) == (RAW.mean, RAW.std)

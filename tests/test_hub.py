@@ -178,6 +178,10 @@ def test_a_fine_tuned_network_is_published_as_not_measured(repository):
     np.testing.assert_allclose(helpers.outputs_of(found, images), helpers.outputs_of(model, images), atol=1e-6)
     stored = hub.snapshot(repository).metadata
     assert (stored.measured, stored.dataset) == ({}, "")
+    assert stored.made == {"base": "PreActResNet20(weights='cifar10')"} and "base_model" not in published.card
+    again = kp.from_hub(repository, classes=2)
+    card = kp.push_to_hub(again, "owner/other", labels=["daisy", "rose"], dry_run=True).card
+    assert f"base_model: {repository}\n" in card and f'- base: "hf://{repository}@' in card
     assert json.loads(stored.to_json())["format"] == 2  # so that older versions ask for an upgrade
     outside = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     with pytest.raises(ValueError, match="A model without `metadata` must be a network of the zoo"):

@@ -153,6 +153,12 @@ def test_a_network_by_its_name_as_text():
         kp.create_model(20)
 
 
+def test_a_network_tells_where_its_weights_are_from_but_no_path_of_a_machine():
+    (file,) = kp.pull("PreActResNet20", "cifar10")
+    origins = [kp.PreActResNet20(weights=weights).origin for weights in (None, "cifar10", file, str(file))]
+    assert origins == [None, "PreActResNet20(weights='cifar10')", None, None]
+
+
 def test_preprocessing_follows_the_input():
     model = kp.PreActResNet20(weights="cifar10", input_shape=(64, 48, 3))
     known = kp.PreActResNet20(weights="cifar10").preprocessing

@@ -109,7 +109,7 @@ def ResNet(
         inputs = sources[0] if len(sources) == 1 else sources
     with deep_enough(config):
         model = keras.Model(inputs, x, name=name)
-    model.preprocessing = model.labels = None  # which trained weights know
+    model.preprocessing = model.labels = model.origin = None  # which trained weights know
     carry(model, config)
     return model
 

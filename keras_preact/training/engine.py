@@ -207,7 +207,7 @@ def train(
     test_batch = devices.test_batch(data.test_images, datasets.batch_of(data.image_shape))
     start = None if weights is None else files.read_or_take(weights)
     run = _describe(config, data, recipe, seed, engine, devices) | {
-        "hold_out": hold_out, "start": start and files.digest(start),
+        "hold_out": hold_out, "start": start and files.digest(start), "base": getattr(weights, "origin", None),
     }
     steps = data.train_images // recipe.batch_size
     rates = recipe.learning_rates(steps)

@@ -76,6 +76,7 @@ def fine_tune(
     data = dataclasses.replace(data, preprocessing=dataclasses.replace(data.preprocessing, **statistics))
     known = tuple(model.labels or ()) == tuple(data.labels)
     start = model if known else keras.Model(model.inputs, model.get_layer("avg_pool").output, name=model.name)
+    start.origin = model.origin
     train(config, data, recipe, output, seed, engine, hold_out, verbose, start)
     return runs.load_run(output)[0]
 

@@ -32,7 +32,7 @@ RUN, LOG, CURVE, LOCK = "run.json", "log.csv", "curve.png", ".lock"
 COLUMNS = "epoch", "loss", "test_error"  # that every log has
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
 # What a run may go on with another value of, which changes the result by rounding at most; run.json records it.
-FREE = "environment", "loop", "jit_compile", "steps_per_execution", "track"
+FREE = "environment", "base", "loop", "jit_compile", "steps_per_execution", "track"
 
 
 @contextlib.contextmanager

@@ -120,6 +120,7 @@ def _build(architecture, weights, config, classes, **arguments):
         with deep_enough(found.config or config):
             own = keras.Model(arguments["input_tensor"], model.outputs)  # without what comes before
     files.assign(own, layers, repr(os.fspath(found.address)), keep_head=new_head)
+    model.origin = found.origin(architecture)
     if known:
         model.preprocessing = known.preprocessing and known.preprocessing.of_input(own.input_shape[1:])
         model.labels = None if new_head else LABELS.get(known.labels, known.labels)

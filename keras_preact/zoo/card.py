@@ -2,6 +2,7 @@
 import json
 
 from keras_preact.networks import costs
+from keras_preact.zoo import hub
 
 # The data sets' own names on the Hub, which its pages link to.
 DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -83,7 +84,9 @@ def _data(metadata):
     from huggingface_hub import EvalResult, ModelCardData
 
     measured, dataset = metadata.measured, DATASETS.get(metadata.dataset)
+    base = metadata.made.get("base")
     return ModelCardData(
+        base_model=hub.parse(base)[0] if hub.is_address(base) else None,
         library_name="keras", pipeline_tag="image-classification", license=metadata.licence.lower(),
         tags=["keras-preact", "resnet", "arxiv:1603.05027"], datasets=[dataset] if dataset else None,
         metrics=["accuracy"] if measured else None, model_name=metadata.architecture if measured else None,

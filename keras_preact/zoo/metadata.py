@@ -23,7 +23,7 @@ class Metadata:
         labels: the name of each class.
         dataset: what it was trained on; "" if that has no name.
         measured: error in percent, images, split, crop, selection; {} if it was not measured.
-        made: how it was trained: recipe, seed, environment; as plain JSON.
+        made: how it was trained: recipe, seed, environment, the base that it was fine-tuned from; as plain JSON.
         licence: SPDX name.
         files: {path: sha256} of every other file.
 

@@ -119,7 +119,13 @@ def _of_model(model, labels):
             f"{model.name} with preprocessing={preprocessing} and labels={labels}"
         )
     names = [name for name, known in CONFIGS.items() if known == config]
-    return Metadata(names[0] if names else "custom", config, preprocessing, tuple(labels))
+    made = _base(getattr(model, "origin", None))
+    return Metadata(names[0] if names else "custom", config, preprocessing, tuple(labels), made=made)
+
+
+def _base(origin):
+    """What the metadata say of the weights that a network was fine-tuned from, if they are known."""
+    return {"base": origin} if origin else {}
 
 
 def _of_run(folder):
@@ -138,7 +144,7 @@ def _of_run(folder):
             "split": "held out of the training images" if run.get("hold_out") else "test", "crop": crop,
             "selection": SELECTION,
         },
-        made={key: run[key] for key in ("recipe", "seed", "engine", "environment")},
+        made=_base(run.get("base")) | {key: run[key] for key in ("recipe", "seed", "engine", "environment")},
     )
 
 

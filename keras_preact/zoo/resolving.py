@@ -35,6 +35,12 @@ class Found(NamedTuple):
         """The layout that they are of, where it is known."""
         return getattr(self.known, "config", None)
 
+    def origin(self, architecture: str) -> str | None:
+        """What the card of a network that is fine-tuned from them calls them; None of files of one's own."""
+        if hub.is_address(self.address):
+            return str(self.address)
+        return None if _is_path(self.address) else f"{architecture}(weights='{self.address}')"
+
 
 def resolve(weights: str | os.PathLike, architecture: str, config: NetworkConfig) -> Found:
     """Returns what `weights=` of a builder names, once it is known to be of that builder's network.
