@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -66,7 +67,7 @@ def test_every_runtime_predicts_as_keras_does(runtime, model, images, expected):
     assert len(FILES) > 3
     with kp.predictor(model, runtime, batch_size=3) as predict:
         assert (predict.runtime, predict.labels, predict.preprocessing) == (runtime, model.labels, model.preprocessing)
-        for given in (images, FILES, map(str, FILES)):
+        for given in (images, keras.ops.convert_to_tensor(images), FILES, map(str, FILES)):
             found = predict(given)
             assert found.dtype == "float32"
             np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -148,7 +149,6 @@ def test_a_file_needs_no_tensorflow(exported, images, expected, tmp_path):
 
 def pretend(monkeypatch, model, seconds):
     """Has runtimes take so many seconds a batch; returns the names of those that were opened and of those that ran."""
-    ready = predicting.preparation.prepare(model)
     opened, ran = [], []
 
     def of(name):
@@ -159,16 +159,17 @@ def pretend(monkeypatch, model, seconds):
 
         return run
 
-    def open_(model, name, wanted):
+    def open_(ready, name, wanted):
         opened.append(name)
         if seconds[name] is None:
             raise RuntimeError("has no such operation")
-        return of(name), ready
+        return of(name)
 
     monkeypatch.setattr(predicting, "_is_installed", lambda name: name in seconds)
     monkeypatch.setattr(predicting, "_opened", open_)
     monkeypatch.setattr(predicting, "SECONDS", 0.02)
-    monkeypatch.setattr(predicting.importlib, "import_module", lambda name: np)  # of whose version it asks
+    versions = SimpleNamespace(import_module=lambda name: SimpleNamespace(__version__="1"))
+    monkeypatch.setattr(predicting, "importlib", versions)
     return opened, ran
 
 
@@ -186,14 +187,23 @@ def test_the_fastest_is_taken_and_remembered(model, home, monkeypatch):
     # Other batches, and what is damaged, are measured anew; what others measured stays.
     kp.predictor(model, batch_size=8)
     assert opened[1:] == ["keras", "onnx", "litert"] and len(json.loads(home.read_text())) == 2
-    home.write_text("{")
-    opened.clear()
-    assert kp.predictor(model, batch_size=7).runtime == "onnx" and opened == ["keras", "onnx", "litert"]
+    keys = json.loads(home.read_text())
+    for damaged in ("{", "[]", *(json.dumps(dict.fromkeys(keys, rates)) for rates in (3, {}, {"cuda": 1}))):
+        home.write_text(damaged)
+        opened.clear()
+        assert kp.predictor(model, batch_size=7).runtime == "onnx" and opened == ["keras", "onnx", "litert"]
 
 
 def test_what_no_runtime_can_do_is_told_of_each(model, monkeypatch):
     pretend(monkeypatch, model, {"keras": None, "onnx": None})
     with pytest.raises(ValueError, match="can do this. keras: RuntimeError: has no such operation; onnx: Runtime"):
+        kp.predictor(model)
+
+
+def test_a_model_without_labels_is_told_once(monkeypatch):
+    model = kp.PreActResNet20(input_shape=(8, 8, 3))
+    model.preprocessing = kp.Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8))
+    with pytest.raises(ValueError, match="^preactresnet20 does not name its classes: give `labels`"):
         kp.predictor(model)
 
 

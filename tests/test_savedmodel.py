@@ -458,7 +458,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
     ({"labels": None}, "does not name its classes: give `labels`, a name for each of the 5"),
     ({"labels": ["a", "b"]}, r"`labels` must be a text for each of the 5 classes. Received: \['a', 'b'\]"),
     ({"labels": "abcde"}, "`labels` must be a text for each of the 5 classes. Received: 'abcde'"),
-    ({"preprocessing": None}, "give `preprocessing`, a keras_preact.Preprocessing. Received: None"),
+    ({"preprocessing": None}, "give `preprocessing`, a .*, or set model.preprocessing. Received: None"),
     ({"preprocessing": kp.Preprocessing((0,), (1,), (16, 16))}, r"shape \(16, 16, 3\), and `preprocessing` gives 16x16 "
      "pixels of 1 channels"),
     ({"preprocessing": kp.Preprocessing(HALF.mean, HALF.std, (32, 32))}, "gives 32x32 pixels of 3 channels. Build it"),

@@ -8,9 +8,9 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -74,18 +74,21 @@ class Predictor:
         self._run: Callable | None = run
         self._lock = threading.Lock()
 
-    def __call__(self, images: np.ndarray | Iterable) -> np.ndarray:
+    def __call__(self, images: Any) -> np.ndarray:
         """Returns probabilities (n, classes), float32, the best class of which is `labels[probabilities[i].argmax()]`.
 
         Args:
-            images: uint8 (n, height, width, channels) of the size in `preprocessing`, as `load_image` gives; or image
-                files, paths or open, which are resized and cropped. Of files a batch at a time is in memory.
+            images: array or tensor, uint8 (n, height, width, channels) of the size in `preprocessing`, as `load_image`
+                gives; or image files, paths or open, which are resized and cropped. Of files a batch at a time is in
+                memory.
 
         Raises:
             ValueError: images of another shape or type, or a predictor that is closed.
             OSError: a file that cannot be read as an image.
         """
-        if not isinstance(images, np.ndarray):
+        if hasattr(images, "shape"):
+            images = np.asarray(images)
+        else:
             images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
         starts = range(0, len(images), self.batch_size)
         batches = [self._probabilities(images[start:start + self.batch_size]) for start in starts]
@@ -186,8 +189,8 @@ def predictor(
         return _of_file(path, runtime, wanted)
     if runtime == "auto":
         return _fastest(model, [name for name in wanted.able if _is_installed(name)], wanted)
-    run, ready = _opened(model, runtime, wanted)
-    return Predictor(run, runtime, ready.preprocessing, ready.labels, batch_size)
+    ready = _prepared(model, runtime)
+    return Predictor(_opened(ready, runtime, wanted), runtime, ready.preprocessing, ready.labels, batch_size)
 
 
 def _is_installed(name):
@@ -200,10 +203,13 @@ def _is_installed(name):
     return keras.backend.backend() == "tensorflow"  # which writes the files
 
 
-def _opened(model, runtime, wanted):
-    """Returns (the call of a runtime, the `Prepared`), once what it computes was compared with `model`."""
+def _prepared(model, runtime):
+    return preparation.prepare(model, keep_relu=None if runtime == KERAS else True)
+
+
+def _opened(ready, runtime, wanted):
+    """Returns the call of a runtime, once what it computes was compared with the model of a `Prepared`."""
     if runtime == KERAS:
-        ready = preparation.prepare(model, keep_relu=None)
         network = files.of_pixels(ready)
 
         def run(images):
@@ -211,7 +217,6 @@ def _opened(model, runtime, wanted):
     else:
         runtimes.require(runtime, f"runtime={runtime!r}")
         preparation.require_tensorflow()
-        ready = preparation.prepare(model, keep_relu=True)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"model{RUNTIMES[runtime].suffix}")
             files.write(ready, path, runtime)
@@ -220,22 +225,23 @@ def _opened(model, runtime, wanted):
     found = {"probabilities": run(images)}
     tolerance = max(ready.tolerance, preparation.MIXED_TOLERANCE.get(wanted.precision, 0))
     preparation.check(runtime, preparation.differences(found, ready.expected(images)), tolerance)
-    return run, ready
+    return run
 
 
 def _fastest(model, names, wanted):
     file, key = _rates_file(), _key(model, names, wanted)
     rates = _known(file).get(key)
     calls, failures = {}, {}
-    for name in names if rates is None else [max(rates, key=rates.get)]:
+    for name in names if not rates else [max(rates, key=rates.get)]:
+        ready = _prepared(model, name)
         try:
-            calls[name], ready = _opened(model, name, wanted)
+            calls[name] = _opened(ready, name, wanted)
         except Exception as error:  # of a converter, any
             failures[name] = f"{type(error).__name__}: {error}"
     if not calls:
         told = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
         raise ValueError(f"No runtime can do this. {told or 'pip install keras_preact[openvino]'}")
-    if rates is None:
+    if not rates:
         rates = _measured(calls, np.resize(preparation.samples(ready.shape), (wanted.batch_size, *ready.shape)))
         atomic.write_text(file, json.dumps(_known(file) | {key: rates}, indent=2) + "\n")
     best = max(calls, key=rates.get)
@@ -264,11 +270,12 @@ def _rates_file():
 
 
 def _known(file):
+    """Returns the rates of each `_key`; none where there is no file or a damaged one, so that all is measured again."""
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # there is none, or it is damaged: all is measured again
+        known = json.loads(file.read_text(encoding="utf-8")).items()
+        return {key: {name: float(rate) for name, rate in rates.items() if name in CHOICES} for key, rates in known}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _key(model, names, wanted):

@@ -135,7 +135,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
     if not isinstance(preprocessing, Preprocessing):
         raise ValueError(
             f"{model.name} does not say how its images were preprocessed: give `preprocessing`, a "
-            f"keras_preact.Preprocessing. Received: {preprocessing!r}"
+            f"keras_preact.Preprocessing, or set model.preprocessing. Received: {preprocessing!r}"
         )
     whole = opened(model)
     if len(whole.inputs) != 1 or len(whole.outputs) != 1:
@@ -225,7 +225,10 @@ def _check_size(network, preprocessing):
 def _checked_labels(model, labels):
     classes = model.output_shape[-1]
     if labels is None:
-        raise ValueError(f"{model.name} does not name its classes: give `labels`, a name for each of the {classes}.")
+        raise ValueError(
+            f"{model.name} does not name its classes: give `labels`, a name for each of the {classes}, or set "
+            "model.labels."
+        )
     if isinstance(labels, str) or len(labels) != classes or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"`labels` must be a text for each of the {classes} classes. Received: {labels!r}")
     return tuple(labels)
