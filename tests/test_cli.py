@@ -369,6 +369,7 @@ def test_fine_tune(tmp_path, capsys):
     assert "size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_networks_of_one_channel(tmp_path, capsys):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (20, 8, 8, 1), dtype="uint8"), np.arange(20) % 4

@@ -130,6 +130,7 @@ def test_differences_by_hand():
     assert preparation.differences({"features": [[4.5, 0]]}, {"features": np.array([[4, 0]])}) == (0.125, 0)
 
 
+@pytest.mark.slow
 def test_eight_bits_are_a_third_of_the_size_and_classify_alike(model, images, tmp_path, missing):
     missing("litert_int8")
     whole = kp.export(model, tmp_path / "preact.tflite", "litert")

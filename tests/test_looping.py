@@ -113,7 +113,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("first", [False, helpers.slow(True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [False, True])
 def test_a_run_goes_on_in_the_other_form(first, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 8, 8, 3)).astype("uint8"), np.arange(20) % 4

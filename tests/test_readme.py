@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 BLOCKS = [
-    pytest.param(block, id=f"{page} {i}")
+    pytest.param(block, id=f"{page} {i}", marks=[pytest.mark.slow] * ("kp.predictor(" in block))
     for page, text in PAGES.items() for i, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 ]
 

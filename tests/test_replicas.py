@@ -92,6 +92,7 @@ def test_mirrored_training(mirrored):
     assert "shared out over 2 devices, so `batch_size` must be a multiple of 2. Received: 15" in found["refused"]
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_the_log_of_mirrored_training_is_of_every_test_image(mirrored):
     folder, data = mirrored[0], replicas.images()

@@ -328,6 +328,7 @@ def test_a_batch_of_nothing_gives_nothing(exported):
         assert served["features"](images=images)["features"].shape == (0, 64)
 
 
+@pytest.mark.slow
 def test_channels_first(channels_first, tmp_path):
     model = kp.PreActResNet20(weights="cifar10")
     assert model.input_shape == (None, 3, 32, 32)

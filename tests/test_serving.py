@@ -156,3 +156,88 @@ def test_the_signatures_in_the_docs_are_those_written(servable, tmp_path_factory
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in (CLIENTS / "README.md").read_text()
+
+
+# Of the protos that no package has, the fields that our files use, as their .proto files name and number them.
+INT64 = ".google.protobuf.Int64Value"
+PROTOS = {
+    "BatchingParameters": {
+        "max_batch_size": (1, INT64), "batch_timeout_micros": (2, INT64), "max_enqueued_batches": (3, INT64),
+        "num_batch_threads": (4, INT64),
+    },
+    "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
+    "MonitoringConfig": {"prometheus_config": (1, ".PrometheusConfig")},
+    "ModelInput": {"name": (1, "string"), "data_type": (2, ".DataType"), "dims": (4, "int64", "repeated")},
+    "ModelOutput": {"name": (1, "string"), "data_type": (2, ".DataType"), "dims": (3, "int64", "repeated")},
+    "ModelDynamicBatching": {"max_queue_delay_microseconds": (2, "uint64")},
+    "ModelConfig": {
+        "name": (1, "string"), "backend": (17, "string"), "max_batch_size": (4, "int32"),
+        "input": (5, ".ModelInput", "repeated"), "output": (6, ".ModelOutput", "repeated"),
+        "dynamic_batching": (11, ".ModelDynamicBatching"),
+    },
+}
+TYPES = {"TYPE_UINT8": "uint8", "TYPE_FP32": "float32"}
+
+
+@pytest.fixture(scope="module")
+def parsed():
+    """Returns the message of a proto that a file of examples/serving holds."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+    from tensorflow_serving.config import model_server_config_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name="ours.proto", dependency=[wrappers_pb2.DESCRIPTOR.name])
+    file.enum_type.add(name="DataType").value.extend(
+        descriptor_pb2.EnumValueDescriptorProto(name=name, number=number)
+        for name, number in (("TYPE_INVALID", 0), ("TYPE_UINT8", 2), ("TYPE_FP32", 11))
+    )
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for name, fields in PROTOS.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind, *repeated) in fields.items():
+            added = message.field.add(name=field, number=number)
+            added.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind.startswith("."):
+                added.type_name = kind
+            else:
+                added.type = getattr(kinds, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+
+    def parse(name, path):
+        if name == "ModelServerConfig":
+            message = model_server_config_pb2.ModelServerConfig()
+        else:
+            message = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
+        return text_format.Parse((CLIENTS / path).read_text(), message)
+
+    return parse
+
+
+def test_the_files_that_compose_hands_to_the_server_are_read(parsed):
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((CLIENTS / "compose.yaml").read_text())["services"]["preact"]
+    mounted = {inside: here for here, inside, _ in (volume.split(":") for volume in service["volumes"])}
+    flags = dict(flag.removeprefix("--").partition("=")[::2] for flag in service["command"])
+    given = {flag: mounted[path].removeprefix("./") for flag, path in flags.items() if path}
+    (model,) = parsed("ModelServerConfig", given["model_config_file"]).model_config_list.config
+    assert mounted[model.base_path] == "./models/preact" and model.name == "preact"
+    assert sorted(model.version_labels.values()) == list(model.model_version_policy.specific.versions) == [1, 2]
+    batching = parsed("BatchingParameters", given["batching_parameters_file"])
+    assert (batching.max_batch_size.value, batching.num_batch_threads.value) == (64, 2) and "enable_batching" in flags
+    metrics = parsed("MonitoringConfig", given["monitoring_config_file"]).prometheus_config
+    assert metrics.enable and f"localhost:8501{metrics.path}" in (CLIENTS / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_triton_is_told_what_the_onnx_file_has(parsed, tmp_path):
+    pytest.importorskip("tf2onnx")
+    config = parsed("ModelConfig", "triton/preact/config.pbtxt")
+    assert (config.name, config.backend) == ("preact", "onnxruntime") and config.max_batch_size == 64
+    kp.export(kp.PreActResNet20(weights="cifar10"), tmp_path / "model.onnx", "onnx")
+    told = json.loads((tmp_path / "model.onnx.json").read_text())
+    names = config.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number
+    for side in ("input", "output"):
+        (tensor,) = getattr(config, side)
+        assert (tensor.name, TYPES[names[tensor.data_type].name]) == (told[side]["name"], told[side]["type"])
+        assert ["batch", *tensor.dims] == told[side]["shape"]

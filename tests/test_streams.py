@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from helpers import slow
 from PIL import Image
 
 import keras_preact as kp
@@ -187,7 +188,7 @@ def prepare_tfds(folder, data_dir):
     Builder(data_dir=data_dir).download_and_prepare(download_config=config)
 
 
-@pytest.fixture(scope="module", params=["folder", "tfds"])
+@pytest.fixture(scope="module", params=["folder", slow("tfds")])
 def stream(request, folder, tmp_path_factory):
     if request.param == "folder":
         data = datasets.load(folder)

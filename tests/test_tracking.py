@@ -52,6 +52,7 @@ def of_wandb(folder):
     return lines, path.stem
 
 
+@pytest.mark.slow
 def test_wandb_gets_each_line_of_the_log_and_one_run_of_each_folder(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

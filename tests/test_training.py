@@ -419,6 +419,7 @@ def test_the_time_that_is_left_is_told_between_epochs(tmp_path, monkeypatch, cap
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_five_best_are_logged_too(data, whole, tmp_path):
     many = data | {"y_train": np.arange(330) % 12, "y_test": np.arange(32) % 12}
     train(NETWORK, many, RECIPE, tmp_path / "run", verbose=0)

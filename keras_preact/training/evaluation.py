@@ -175,7 +175,7 @@ def outputs_of(model, preprocessing):
     Raises:
         ValueError: the statistics of `preprocessing` are not those that a `Predictor` has inside.
     """
-    if isinstance(model, keras.Model):
+    if hasattr(model, "predict_on_batch"):
         return lambda images: keras.ops.convert_to_numpy(
             model.predict_on_batch(to_data_format(normalize(images, preprocessing, LAST)))
         )
