@@ -63,6 +63,13 @@ class Predictor:
         batch_size: images that `run` takes at once.
         rates: images per second of each runtime that was measured; empty where none was.
         failures: why each runtime that is left out was.
+
+    Example:
+
+    >>> predict = kp.predictor(kp.PreActResNet20(weights="cifar10"), "keras")
+    >>> predict.runtime, predict.labels[int(predict("cat.png").argmax())]
+    ('keras', 'cat')
+    >>> predict.close()
     """
 
     def __init__(
