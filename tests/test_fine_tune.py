@@ -27,6 +27,12 @@ def data_of(classes, images=24):
     return {"x_train": x, "y_train": labels, "x_test": x[:9], "y_test": labels[:9]}
 
 
+def test_a_network_out_of_a_file_is_fine_tuned(base, tmp_path):
+    base.save(tmp_path / "base.keras")
+    model = kp.fine_tune(kp.load_model(tmp_path / "base.keras"), data_of(3), tmp_path / "run", verbose=0, **SHORT)
+    assert model.output_shape == (None, 3) and model.origin is None
+
+
 @pytest.fixture
 def base():
     keras.utils.set_random_seed(0)

@@ -97,6 +97,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     except Exception as error:
         raise ValueError(f"Keras cannot open {path}: {error}") from error
     model.preprocessing, model.labels = _known(told, path)
+    model.origin = None  # a file of one's own
     if told["config"]:
         carried.carry(model, from_values(NetworkConfig, told["config"], path))
     return model
