@@ -19,6 +19,14 @@ LABELS = ("a", "b", "c", "d", "e")
 PACKAGE_PARENT = Path(keras_preact.__file__).parent.parent
 
 
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.png"))
+
+
+def example_images(model):
+    """The images of examples/images as `model` takes them, uint8."""
+    return np.stack([keras_preact.load_image(file, model.preprocessing) for file in EXAMPLES])
+
+
 def slow(*case, id=None):
     """A case of a parametrized test that is run with the slow tests; quicker ones cover its room."""
     return pytest.param(*case, marks=pytest.mark.slow, id=id)

@@ -1,6 +1,6 @@
 """Kills training runs at random moments, lets them go on, and compares their ends with that of a run left alone.
 
-    python tests/kill_runs.py --kills 100 --work /tmp/kills
+    python tests/kill_runs.py --kills 100 --work kills
 
 A run ends alike if all weights and all columns of the log but the speed are equal to the bit. It takes an hour, so that
 it is no test.

@@ -2,12 +2,11 @@
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import HALF, LABELS, build, run_python, slow, tiny
+from helpers import HALF, LABELS, build, example_images, run_python, slow, tiny
 
 import keras_preact as kp
 from keras_preact.exporting import files, preparation, runtimes
@@ -15,7 +14,6 @@ from keras_preact.networks.building import ResNet
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="networks are exported by TensorFlow")
 
-IMAGES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.png"))
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "litert_int8": ".tflite", "openvino": ".xml"}
 
 
@@ -26,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images(model):
-    return np.stack([kp.load_image(file, model.preprocessing) for file in IMAGES])
+    return example_images(model)
 
 
 def run_onnx(path, images):

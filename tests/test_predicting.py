@@ -2,19 +2,17 @@
 import json
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from helpers import run_python, slow
+from helpers import EXAMPLES, example_images, run_python, slow
 
 import keras_preact as kp
 from keras_preact import cli
 from keras_preact.exporting import predicting, runtimes
 
-FILES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.png"))
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes the files")
 
 
@@ -33,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images(model):
-    return np.stack([kp.load_image(file, model.preprocessing) for file in FILES])
+    return example_images(model)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +42,14 @@ def expected(model, images):
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     """Returns the file of a format, written once."""
-    folder, suffixes = tmp_path_factory.mktemp("exported"), {"onnx": ".onnx", "litert": ".tflite"}
+    folder = tmp_path_factory.mktemp("exported")
 
     def file(format):
         if keras.backend.backend() != "tensorflow":
             pytest.skip("TensorFlow writes the files")
         for package in (*runtimes.RUNTIMES[format].writers, runtimes.RUNTIMES[format].package):
             pytest.importorskip(package)
-        path = folder / f"preact{suffixes[format]}"
+        path = folder / f"preact{runtimes.RUNTIMES[format].suffix}"
         return path if path.exists() else kp.export(model, path, format).path
 
     return file
@@ -64,14 +62,14 @@ def exported(model, tmp_path_factory):
 def test_every_runtime_predicts_as_keras_does(runtime, model, images, expected):
     if runtime != "keras":
         pytest.importorskip(runtimes.RUNTIMES[runtime].package)
-    assert len(FILES) > 3
+    assert len(EXAMPLES) > 3
     with kp.predictor(model, runtime, batch_size=3) as predict:
         assert (predict.runtime, predict.labels, predict.preprocessing) == (runtime, model.labels, model.preprocessing)
-        for given in (images, keras.ops.convert_to_tensor(images), FILES, map(str, FILES)):
+        for given in (images, keras.ops.convert_to_tensor(images), EXAMPLES, map(str, EXAMPLES)):
             found = predict(given)
             assert found.dtype == "float32"
             np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_allclose(predict(FILES[1]), expected[1:2], atol=1e-5)
+        np.testing.assert_allclose(predict(EXAMPLES[1]), expected[1:2], atol=1e-5)
         assert predict(images[:0]).shape == predict([]).shape == (0, 10)
         with pytest.raises(ValueError, match=r"uint8 of shape \(n, 32, 32, 3\).*Received: float32 of shape"):
             predict(images.astype("float32"))
@@ -118,7 +116,7 @@ def test_the_error_is_that_of_the_file(exported, model, samples):
 
 
 def test_commands_take_a_runtime_and_a_file(exported, tmp_path, capsys, samples):
-    cat = str(FILES[2])
+    cat = str(EXAMPLES[2])
     assert cli.main(["classify", cat]) == 0
     line, _ = capsys.readouterr()
     for arguments in (["--runtime", "keras"], ["--model", str(exported("onnx"))]):

@@ -6,12 +6,8 @@ import secrets
 import shutil
 import time
 
+from keras_preact._support.locks import lock_folder
 from keras_preact._support.paths import local
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".keras_preact-new-"  # of the names of staged folders
 YOUNG = 60  # seconds, in which a folder may not be locked yet
@@ -35,7 +31,7 @@ def staged(folder):
         raise ValueError(
             f"`path` must be in a folder that can be written to. Received: {folder} ({error.strerror})"
         ) from error
-    lock = _lock(new)
+    lock = lock_folder(new)
     try:
         _remove_left(folder)
         yield new
@@ -48,27 +44,10 @@ def staged(folder):
                 parent.rmdir()
 
 
-def _lock(folder):
-    """Locks a folder, which the system unlocks when this process ends, however it ends.
-
-    Returns:
-        What closing unlocks it; None where another process holds it, or the system or the disk knows no locks.
-    """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def _remove_left(folder):
     for left in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # another process removes it
-            lock = _lock(left) if time.time() - left.stat().st_mtime > YOUNG else None
+            lock = lock_folder(left) if time.time() - left.stat().st_mtime > YOUNG else None
             if lock is not None:
                 shutil.rmtree(left)
                 os.close(lock)

@@ -14,13 +14,12 @@ import click
 
 from keras_preact._support.paths import local
 from keras_preact._support.processes import quietly
+from keras_preact.exporting.runtimes import AUTO, CHOICES, OF_SUFFIX
 
 DEFAULT = "PreActResNet20", "cifar10"  # network and weights
 BACKENDS = ("tensorflow", "jax", "torch")
 SWITCH = {"auto": "auto", "on": True, "off": False}
-RUNTIMES = ("auto", "keras", "onnx", "litert", "openvino")
 BATCH = 64  # images that a verb predicts at once
-EXPORTED = (".onnx", ".tflite", ".xml")
 POSITIVE = click.IntRange(min=1)
 WIDE = 1000  # columns of a table that no terminal shows
 DATA = "TensorFlow data set, .npz or .csv file, or folder of class folders."
@@ -148,7 +147,7 @@ def trained(name: str | None, weights: str | None) -> Any:
 def of_runtime(verb: Callable) -> Callable:
     """Adds --runtime to a verb that has a network predict."""
     return click.option(
-        "--runtime", type=click.Choice(RUNTIMES),
+        "--runtime", type=click.Choice(CHOICES),
         help="Compute on this; auto measures what is installed.  [default: Keras, not simplified]",
     )(verb)
 
@@ -157,10 +156,10 @@ def predictor(name: str | None, weights: str | None, runtime: str | None) -> Any
     """Returns the `Predictor` of a command that names a runtime or an exported file, and None of any other."""
     import keras_preact
 
-    exported = name is not None and Path(name).suffix in EXPORTED
+    exported = name is not None and Path(name).suffix in OF_SUFFIX
     if runtime is None and not exported:
         return None
-    predict = keras_preact.predictor(name if exported else trained(name, weights), runtime or "auto", BATCH)
+    predict = keras_preact.predictor(name if exported else trained(name, weights), runtime or AUTO, BATCH)
     click.echo(predict, err=True)
     return predict
 

@@ -72,7 +72,8 @@ def write(ready, path, format, images=None):
     metadata = _metadata(ready, format)
     if format == "litert_int8":
         metadata["calibration_images"] = len(images)
-    NAMING.get(format, lambda path, metadata: None)(path, metadata)
+    if format in NAMING:
+        NAMING[format](path, metadata)
     return metadata
 
 

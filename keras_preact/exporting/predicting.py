@@ -20,10 +20,8 @@ from keras_preact._support.checks import check_choice, check_count, from_values
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing, load_image
 from keras_preact.exporting import files, preparation, runtimes
-from keras_preact.exporting.runtimes import PRECISIONS, RUNTIMES
+from keras_preact.exporting.runtimes import AUTO, CHOICES, KERAS, OF_SUFFIX, PRECISIONS, RUNTIMES
 
-KERAS = "keras"
-CHOICES = ("auto", KERAS, *RUNTIMES)
 ROUNDS, SECONDS = 3, 0.2  # of measuring a runtime
 
 
@@ -185,16 +183,16 @@ def predictor(
     wanted = Wanted(batch_size, threads, precision)
     wanted.check()
     path = None if isinstance(model, keras.Model) else local("model", model)
-    if path and runtime == "auto":
-        runtime = _of_suffix(path)
-    if runtime not in ("auto", *wanted.able):
+    if path:
+        runtime = _of_suffix(path, runtime)
+    if runtime not in (AUTO, *wanted.able):
         raise ValueError(
             f"With precision={precision!r} and threads={threads} `runtime` must be one of {', '.join(wanted.able)}. "
             f"Received: {runtime}"
         )
     if path:
         return _of_file(path, runtime, wanted)
-    if runtime == "auto":
+    if runtime == AUTO:
         return _fastest(model, [name for name in wanted.able if _is_installed(name)], wanted)
     ready = _prepared(model, runtime)
     return Predictor(_opened(ready, runtime, wanted), runtime, ready.preprocessing, ready.labels, batch_size)
@@ -294,17 +292,19 @@ def _key(model, names, wanted):
     return f"{model.name} {hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
-def _of_suffix(path):
-    """Returns the runtime of a file that `export` wrote."""
-    names = {runtime.suffix: name for name, runtime in RUNTIMES.items()}
-    if path.suffix not in names:
-        raise ValueError(f"`model` must be a Keras model, or a file that ends in {', '.join(names)}. Received: {path}")
-    return names[path.suffix]
+def _of_suffix(path, runtime):
+    """Returns the runtime of a file that `export` wrote, of which `runtime` is asked for."""
+    own = OF_SUFFIX.get(path.suffix)
+    if own is None:
+        raise ValueError(
+            f"`model` must be a Keras model, or a file that ends in {', '.join(OF_SUFFIX)}. Received: {path}"
+        )
+    if runtime not in (AUTO, own):
+        raise ValueError(f"A file that ends in {path.suffix} is not for runtime={runtime!r}: leave it out.")
+    return own
 
 
 def _of_file(path, runtime, wanted):
-    if _of_suffix(path) != runtime:
-        raise ValueError(f"A file that ends in {path.suffix} is not for runtime={runtime!r}: leave it out.")
     runtimes.require(runtime, f"A file that ends in {path.suffix}", to_write=False)
     beside = path.with_name(f"{path.name}.json")
     try:

@@ -90,3 +90,6 @@ RUNTIMES = {
     "litert": Runtime(".tflite", (), "ai_edge_litert", _litert),
     "openvino": Runtime(".xml", (), "openvino", _openvino, tuple(PRECISIONS)),
 }
+OF_SUFFIX = {runtime.suffix: name for name, runtime in RUNTIMES.items()}
+AUTO, KERAS = "auto", "keras"
+CHOICES = (AUTO, KERAS, *RUNTIMES)

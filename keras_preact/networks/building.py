@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_preact._support.checks import as_list, is_count
+from keras_preact._support.checks import as_list, check_count, is_count
 from keras_preact.networks.carried import carry
 from keras_preact.networks.config import ORDERS, Conv, NetworkConfig, plan
 from keras_preact.networks.graph import deep_enough
@@ -125,8 +125,8 @@ def check_top(include_top, pooling, classes):
             "`classes` counts the outputs of the top, which include_top=False leaves out; give one or the other. "
             f"Received: classes={classes}"
         )
-    if classes is not None and not is_count(classes):
-        raise ValueError(f"`classes` must be a positive integer. Received: {classes!r}")
+    if classes is not None:
+        check_count("classes", classes)
 
 
 def _input(config, include_top, tensor, shape):

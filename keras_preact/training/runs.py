@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_preact._support import atomic
+from keras_preact._support import atomic, locks
 from keras_preact._support.checks import from_values
 from keras_preact._support.drawing import drawing
 from keras_preact._support.paths import local
@@ -22,11 +22,6 @@ from keras_preact.networks import files
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training.recipes import Recipe
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 RUN, LOG, CURVE, LOCK = "run.json", "log.csv", "curve.png", ".lock"
 COLUMNS = "epoch", "loss", "test_error"  # that every log has
@@ -50,18 +45,13 @@ def claimed(folder, run):
 
 
 def _lock(file, folder):
-    """Locks a file, which the system unlocks when this process ends, however it ends."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """Locks a file and writes into it who holds it."""
+    if locks.lock(file) is False:
         file.seek(0)
         raise ValueError(
             f"{folder} is trained into by {file.read() or 'another process'}; wait until that ends, or give another "
             "`output`."
-        ) from None
-    except OSError:
-        return  # a disk that knows no locks
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     file.flush()
@@ -69,14 +59,10 @@ def _lock(file, folder):
 
 def _is_locked(folder):
     try:
-        with open(folder / LOCK) as lock:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # no lock, or a disk that knows none
-    return False
+        with open(folder / LOCK) as file:
+            return locks.lock(file, shared=True) is False
+    except OSError:  # there is none
+        return False
 
 
 def found(folder):
