@@ -10,13 +10,9 @@ from .networks.explanation import grad_cam as grad_cam
 from .networks.pyramid import feature_pyramid as feature_pyramid
 from .training.engine import Engine as Engine, train as train
 from .training.evaluation import evaluate as evaluate
-from .training.finetuning import (
-    fine_tune as fine_tune,
-    freeze as freeze,
-    recalibrate as recalibrate,
-    unfreeze as unfreeze,
-)
+from .training.finetuning import fine_tune as fine_tune, freeze as freeze, unfreeze as unfreeze
 from .training.forms.fused_batch_norm import fuse_batch_norm as fuse_batch_norm
+from .training.recalibration import recalibrate as recalibrate
 from .training.recipes import Recipe as Recipe
 from .training.runs import load_run as load_run
 from .version import __version__ as __version__

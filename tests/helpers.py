@@ -1,4 +1,5 @@
 """What several tests share: tiny networks with random weights, and their distance from the reference."""
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import reference
 import keras_preact
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
+from keras_preact.training import engine
+from keras_preact.training.runs import read_log
 
 HALF = keras_preact.Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (16, 16))
 LABELS = ("a", "b", "c", "d", "e")
@@ -83,6 +86,40 @@ def config_kwargs(config):
 
 def images_like(shape, count=2, seed=1):
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype("float32")
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def killed(epoch, before_checkpoint=False, look=lambda network: None):
+    """Has the run in it die at the end of an epoch: after the line of its log, and after the checkpoint or before it.
+
+    `look` is called with the network at that moment.
+    """
+    on_epoch_end = engine._Epochs.on_epoch_end
+
+    def stop(*_):
+        raise Killed
+
+    def die(self, e, logs=None):
+        if e + 1 == epoch and before_checkpoint:
+            self.model.save_weights = stop
+        on_epoch_end(self, e, logs)
+        if e + 1 == epoch:
+            look(self.model)
+            stop()
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(engine._Epochs, "on_epoch_end", die)
+        yield
+
+
+def end_of(folder):
+    """Returns (the log of a finished run without its speed, its final weights)."""
+    log = [row | {"images_per_second": None} for row in read_log(folder / "log.csv")]
+    return log, keras_preact.load_run(folder)[0].get_weights()
 
 
 def outputs_of(model, images):

@@ -42,11 +42,13 @@ def steps():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 8, 8, 3)).astype("float32"), np.eye(4, dtype="float32")[rng.integers(0, 4, 8)]
 
-    def weights_after(steps, strategy, x, y, **engine):
+    def weights_after(steps, strategy, x, y, clip=None, **engine):
         keras.utils.set_random_seed(3)
         with strategy.scope() if strategy else nullcontext():
             data = SimpleNamespace(image_shape=x.shape[1:], labels=range(4), train_images=len(x))
-            network = training.compiled(NETWORK, data, RECIPE, 0.1, training.Engine(**engine))
+            network = training.compiled(
+                NETWORK, data, dataclasses.replace(RECIPE, clip=clip), 0.1, training.Engine(**engine)
+            )
         network.fit(x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
         if strategy:
             average = distribution._AverageStatistics(strategy)
@@ -60,13 +62,15 @@ def steps():
     def difference(weights, expected=one):
         return max(float(np.abs(a - b).max()) for a, b in zip(expected, weights, strict=True))
 
-    shared = weights_after(3, two, x, y)
+    shared, clipped = weights_after(3, two, x, y), weights_after(3, two, x, y, clip=0.3)
     return {
         "duplicated": difference(both),
         "moved": difference(weights_after(0, None, x, y)),
         "shared": difference(shared),
         "shared, synchronized": difference(weights_after(3, two, x, y, batch_norm="synchronized")),
         "in groups": difference(weights_after(3, None, x, y, batch_norm_group=4), shared),
+        "clipping": difference(clipped, shared),
+        "clipped": difference(weights_after(3, None, x, y, clip=0.3, batch_norm_group=4), clipped),
     }
 
 
@@ -80,14 +84,15 @@ def images():
 def trained(strategy, folder, name, die=0, **engine):
     data, engine, networks = images(), training.Engine(strategy, **engine), []
     datasets.batch_of = lambda shape: 2
-    compiled, callbacks = training.compiled, training._callbacks
+    compiled, on_epoch_end = training.compiled, training._Epochs.on_epoch_end
 
-    def kill(epoch, logs):
+    def end(self, epoch, logs=None):
+        on_epoch_end(self, epoch, logs)
         if epoch + 1 == die:
             os.kill(os.getpid(), signal.SIGKILL)
 
     training.compiled = lambda *args: networks.append(compiled(*args)) or networks[-1]
-    training._callbacks = lambda *args: [*callbacks(*args), keras.callbacks.LambdaCallback(on_epoch_end=kill)]
+    training._Epochs.on_epoch_end = end
     refused = ""
     try:
         odd = dataclasses.replace(RECIPE, batch_size=15)

@@ -386,6 +386,22 @@ def test_networks_of_one_channel(tmp_path, capsys):
     assert f"{269_722 - 288 - 390:,} parameters" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_run_from_weights_says_which(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 8, 8, 3), dtype="uint8"), np.arange(20) % 4
+    data, run = str(tmp_path / "data.npz"), tmp_path / "run"
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    arguments = ["--recipe", "cifar_short", "--epochs", "1", "--batch-size", "10", "--set", "warmup_steps=0"]
+    arguments += ["--set", "learning_rate=1e-6", "--weights", "cifar10", "--data", data, "--output", str(run)]
+    for _ in range(2):  # the second finds that it is done
+        assert cli.main(["train", "PreActResNet20", *arguments]) == 0
+    assert json.loads((run / "run.json").read_text())["base"] == "PreActResNet20(weights='cifar10')"
+    model, start = kp.load_run(run)[0], kp.PreActResNet20(weights="cifar10")
+    np.testing.assert_allclose(model.get_weights()[0], start.get_weights()[0], atol=1e-4)
+    assert model.output_shape == (None, 4)
+
+
 def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
     images, labels = np.zeros((10, 32, 32, 3), "uint8"), np.arange(10)
     data = tmp_path / "cifar10.npz"

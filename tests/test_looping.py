@@ -6,6 +6,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
+from helpers import killed
 
 import keras_preact as kp
 from keras_preact.networks.architectures import CONFIGS
@@ -109,13 +110,9 @@ def test_files_are_those_of_the_plain_network(first, tmp_path):
     assert_same(values(fit(reader)), values(fit(writer)))
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [False, True])
-def test_a_run_goes_on_in_the_other_form(first, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_the_other_form(first, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 8, 8, 3)).astype("uint8"), np.arange(20) % 4
     data = {"x_train": x[:12], "y_train": y[:12], "x_test": x[12:], "y_test": y[12:]}
@@ -125,14 +122,8 @@ def test_a_run_goes_on_in_the_other_form(first, tmp_path, monkeypatch):
         training.train(config, data, RECIPE, tmp_path / folder, engine=engine, verbose=0)
         return read_log(tmp_path / folder / "log.csv"), kp.load_run(tmp_path / folder)[0].get_weights()
 
-    def die(self, epoch, logs=None):
-        on_epoch_end(self, epoch, logs)
-        raise Killed
-
     log, weights = run("whole", first)
-    on_epoch_end = training._Epochs.on_epoch_end
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training._Epochs, "on_epoch_end", die)
+    with killed(1):
         run("resumed", first)
     # Runs that were started before there was the choice say nothing of it.
     path = tmp_path / "resumed" / "run.json"

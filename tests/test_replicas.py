@@ -18,6 +18,7 @@ import replicas
 from keras_preact import evaluate, load_run, preprocess_input
 from keras_preact.training import distribution
 from keras_preact.training.engine import Engine, train
+from keras_preact.training.recipes import Recipe
 from keras_preact.training.runs import read_log
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
@@ -74,6 +75,8 @@ def test_steps_on_two_replicas():
     assert found["duplicated"] < 1e-6 and found["moved"] > 1e-3
     assert found["shared, synchronized"] < 1e-6 and found["shared"] > 1e-3
     assert found["in groups"] < 1e-6
+    # The gradient of the whole batch is clipped, not that of each replica.
+    assert found["clipped"] < 1e-6 and found["clipping"] > 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +193,13 @@ def test_replicas_that_cannot_be_had_are_refused():
     for arguments in ({"replicas": 2}, {"strategy": "mirrored", "replicas": 0}):
         with pytest.raises(ValueError, match="`replicas` must be a positive integer, with strategy='mirrored'"):
             Engine(**arguments)
+
+
+@on_tensorflow
+def test_accumulation_is_refused_with_strategies(tmp_path):
+    recipe = Recipe("tiny", "a test", 1, batch_size=16, accumulate=2)
+    with pytest.raises(ValueError, match="not accumulated with .* Received: accumulate=2 with strategy='mirrored'"):
+        train("PreActResNet20", replicas.images(), recipe, tmp_path / "run", engine=Engine("mirrored"))
 
 
 @on_tensorflow

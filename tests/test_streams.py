@@ -5,10 +5,9 @@ import io
 import itertools
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
-from helpers import slow
+from helpers import killed, slow
 from PIL import Image
 
 import keras_preact as kp
@@ -335,24 +334,10 @@ def test_test_images_are_those_of_load_image(folder):
 NETWORK = NetworkConfig((1, 1), (4, 6))
 
 
-class Killed(BaseException):
-    pass
-
-
-def die(epoch, logs):
-    if epoch == 1:
-        raise Killed
-
-
-def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path, monkeypatch):
-    from keras_preact.training import engine
-
+def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path):
     arguments = {"model": NETWORK, "data": stream, "recipe": RECIPE, "seed": 5, "verbose": 0}
     log = kp.train(output=tmp_path / "whole", **arguments)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        callbacks = engine._callbacks
-        killer = keras.callbacks.LambdaCallback(on_epoch_end=die)
-        patch.setattr(engine, "_callbacks", lambda *args: [*callbacks(*args), killer])
+    with killed(2):
         kp.train(output=tmp_path / "killed", **arguments)
     resumed = kp.train(output=tmp_path / "killed", **arguments)
     assert [row["loss"] for row in log] == [row["loss"] for row in resumed] and len(log) == 3

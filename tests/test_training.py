@@ -12,7 +12,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import PACKAGE_PARENT
+from helpers import PACKAGE_PARENT, end_of, killed
 
 import keras_preact as kp
 from keras_preact._support import atomic
@@ -60,6 +60,13 @@ def test_the_recipe_of_the_torch_release():
     """fb.resnet.torch: the rate falls with the 81st and the 122nd epoch."""
     at = (0, 80 * 10 - 1, 80 * 10, 121 * 10 - 1, 121 * 10)
     np.testing.assert_allclose(rates(RECIPES["cifar_torch"], 10, at), [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+def test_a_rate_may_stay_as_it_is():
+    steady = dataclasses.replace(RECIPE, schedule="steps", warmup_steps=0, drops=())
+    np.testing.assert_allclose(rates(steady, 4, (0, 11)), 0.1, rtol=1e-6)
+    warmed = dataclasses.replace(RECIPE, schedule="steps", warmup_rate=0.01, drops=())
+    np.testing.assert_allclose(rates(warmed, 4, (0, 3, 4, 11)), [0.01, 0.01, 0.1, 0.1], rtol=1e-6)
 
 
 def test_a_cosine_rises_linearly_and_falls_to_zero():
@@ -223,32 +230,6 @@ def test_runs_are_listed_with_their_state_and_the_time_that_is_left(data, whole,
     assert runs.found(tmp_path / "nowhere") == []
 
 
-class Killed(BaseException):
-    pass
-
-
-def kill(monkeypatch, epoch, before_checkpoint):
-    """Makes training die in an epoch's end: after the line of the log, and after the checkpoint or before it."""
-    on_epoch_end = training._Epochs.on_epoch_end
-
-    def stop(*_):
-        raise Killed
-
-    def die(self, e, logs=None):
-        if e + 1 == epoch and before_checkpoint:
-            self.model.save_weights = stop
-        on_epoch_end(self, e, logs)
-        if e + 1 == epoch:
-            stop()
-
-    monkeypatch.setattr(training._Epochs, "on_epoch_end", die)
-
-
-def final(folder):
-    log = [row | {"images_per_second": None} for row in read_log(folder / "log.csv")]
-    return log, kp.load_run(folder)[0].get_weights()
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "whole"
@@ -258,12 +239,11 @@ def whole(data, tmp_path_factory):
 
 @pytest.mark.parametrize("before_checkpoint", [False, True])
 def test_a_run_that_was_killed_ends_as_one_that_was_not(data, whole, tmp_path, before_checkpoint):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill(patch, 2, before_checkpoint)
+    with killed(2, before_checkpoint):
         train(NETWORK, data, RECIPE, tmp_path, seed=7, verbose=0)
     assert len(read_log(tmp_path / "log.csv")) == 2
     train(NETWORK, data, RECIPE, tmp_path, seed=7, verbose=0)
-    (log, weights), (resumed_log, resumed) = final(whole), final(tmp_path)
+    (log, weights), (resumed_log, resumed) = end_of(whole), end_of(tmp_path)
     assert log == resumed_log
     for a, b in zip(weights, resumed):
         np.testing.assert_array_equal(a, b)
@@ -316,8 +296,7 @@ def test_a_run_goes_on_in_the_same_precision_alone(data, whole):
 
 def interrupted(data, folder):
     """A run that was stopped after the first of its three epochs."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill(patch, 1, False)
+    with killed(1):
         train(NETWORK, data, RECIPE, folder, seed=7, verbose=0)
     return folder
 
@@ -351,7 +330,7 @@ def test_a_run_goes_on_elsewhere_and_records_it(data, whole, tmp_path, monkeypat
     assert resumed["engine"]["steps_per_execution"] == 5 and now["environment"] == run["environment"]
     version = run["environment"]["keras_preact"]
     assert f"environment.keras_preact: '{version}' before, '9.9' now" in capsys.readouterr().out
-    for a, b in zip(final(whole)[1], final(tmp_path)[1]):
+    for a, b in zip(end_of(whole)[1], end_of(tmp_path)[1]):
         np.testing.assert_array_equal(a, b)
 
 
@@ -428,8 +407,7 @@ def test_of_many_classes_the_five_best_are_logged_too(data, whole, tmp_path):
     assert 0 < report.wrong5 < report.wrong and log[-1]["test_error5"] == f"{100 * report.wrong5 / 32:.2f}"
     assert "test_error5" not in read_log(whole / runs.LOG)[0]
     # A log of an older version goes on.
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill(patch, 1, False)
+    with killed(1):
         train(NETWORK, many, RECIPE, tmp_path / "old", verbose=0)
     rows = read_log(tmp_path / "old" / runs.LOG)
     atomic.write_csv(tmp_path / "old" / runs.LOG, [

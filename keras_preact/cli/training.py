@@ -67,11 +67,15 @@ def train(model, data, recipe, output, changes, seed, hold_out, weights, engine)
 
     recipe = dataclasses.replace(recipes.find(recipe), **changes)
     if weights:
+        from keras_preact._support.settings import random_seed
         from keras_preact.networks.architectures import named
-        from keras_preact.zoo.resolving import resolve
+        from keras_preact.networks.carried import config_of
+        from keras_preact.zoo import builders
 
-        found = resolve(weights, model, named(model))
-        model, weights = found.config or model, found.path()
+        named(model)
+        with random_seed(seed):  # of a last layer that the weights may lack
+            weights = getattr(builders, model)(weights=weights)
+        model = config_of(weights)
     _end(output, hold_out, train(model, data, recipe, output, seed, engine, hold_out, weights=weights))
 
 

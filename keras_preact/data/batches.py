@@ -63,7 +63,7 @@ class TrainingBatches(_Batches):
 
     def __init__(self, data, recipe, seed, epoch=0, part=(0, 1)):
         super().__init__()
-        self.images, self.labels = normalize(data.x_train, data.preprocessing, "channels_last"), data.y_train
+        self.images, self.labels, self.preprocessing = data.x_train, data.y_train, data.preprocessing
         self.classes = len(data.labels)
         self.recipe, self.seed, self.epoch, self.part = recipe, seed, epoch, part
         self._order = (None, None)
@@ -78,7 +78,8 @@ class TrainingBatches(_Batches):
             self._order = self.epoch, rng.permutation(len(self.images))
         chosen = self._order[1][i * recipe.batch_size:(i + 1) * recipe.batch_size]
         rng = np.random.default_rng([self.seed, self.epoch, 1 + i])  # with 0 that of the permutation
-        images = crop_and_flip(self.images[chosen], recipe.padding, rng)
+        images = normalize(self.images[chosen], self.preprocessing, "channels_last")
+        images = crop_and_flip(images, recipe.padding, rng)
         targets = one_hot(self.labels[chosen], self.classes, *recipe.target_values(self.classes))
         images, targets = mix(images, targets, recipe, rng)
         return to_data_format(share(images, self.part)), share(targets, self.part)

@@ -24,7 +24,7 @@ from keras_preact.networks.architectures import CONFIGS, named
 from keras_preact.networks.building import ResNet
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.graph import deep_enough, normalizations_of, parts_of
-from keras_preact.training import forms, recipes, runs, tracking
+from keras_preact.training import averaging, forms, recipes, runs, tracking
 from keras_preact.training.distribution import STRATEGIES
 from keras_preact.training.forms.fused_batch_norm import fuse_batch_norm
 from keras_preact.training.forms.looping import SCANS, Looped, looped, unrolled
@@ -231,13 +231,18 @@ def train(
         changed = runs.go_on(folder, run, epoch) if devices.chief and 0 < epoch < recipe.epochs else ()
         if changed and verbose:
             print(f"Goes on after epoch {epoch}, as run.json records, with\n  " + "\n  ".join(changed), flush=True)
+        seen = data.training(recipe, seed)["x"]
+        averages = [averaging.Averaged(seen)] if recipe.ema else []
         if epoch < recipe.epochs:
             network.fit(
                 **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
                 epochs=recipe.epochs, initial_epoch=epoch, shuffle=False, verbose=verbose,
-                callbacks=_callbacks(folder, rates, data.train_images, devices)
+                callbacks=devices.callbacks() + averages
+                + [_StopOnDivergence(folder, rates), _Epochs(folder, rates, data.train_images, devices.chief)]
                 + tracking.callbacks(engine.track if devices.chief else "none", folder, run),
             )
+        if averages:
+            averaging.average(network, seen)
         # The same graph without its optimizer.
         plain = unrolled(network)
         _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
@@ -258,6 +263,11 @@ def _check_batch(recipe, data, devices, engine):
         raise ValueError(
             f"The batch is shared out over {devices.replicas} devices, so `batch_size` must be a multiple of "
             f"{devices.replicas}. Received: {recipe.batch_size}"
+        )
+    if recipe.accumulate > 1 and devices.strategy:
+        raise ValueError(
+            "Gradients are not accumulated with TensorFlow's strategies: leave out `accumulate`, or the strategy. "
+            f"Received: accumulate={recipe.accumulate} with strategy={engine.strategy!r}"
         )
     # JAX normalizes the whole batch.
     share = recipe.batch_size // (devices.replicas if devices.strategy else 1)
@@ -323,13 +333,13 @@ def _check_tuning(recipe, engine, weights):
         )
     if engine.loop is True and not _loopable(recipe):
         raise ValueError(
-            "Units are not looped with stochastic depth, frozen batch normalization, accumulated gradients, or another "
-            "optimizer than SGD and Muon; leave out `loop`."
+            "Units are not looped with stochastic depth, frozen batch normalization, accumulated gradients, averages "
+            "of weights, or another optimizer than SGD and Muon; leave out `loop`."
         )
 
 
 def _loopable(recipe):
-    plain = recipe.survival == 1 and recipe.bn == "trained" and recipe.accumulate == 1
+    plain = recipe.survival == 1 and recipe.bn == "trained" and recipe.accumulate == 1 and not recipe.ema
     return plain and recipe.optimizer in ("sgd", "muon")
 
 
@@ -403,10 +413,6 @@ def _save(network, path, chief, epoch=None):
         # To gather values that live on several machines all of them must take part.
         with tempfile.TemporaryDirectory() as scratch:
             network.save_weights(Path(scratch, path.name))
-
-
-def _callbacks(folder, rates, images, devices):
-    return [*devices.callbacks(), _StopOnDivergence(folder, rates), _Epochs(folder, rates, images, devices.chief)]
 
 
 class _StopOnDivergence(keras.callbacks.Callback):

@@ -33,6 +33,11 @@ class ByVariable:
             # All gradients before any update: Grappler's dependency optimization may let one that is computed late see
             # a variable that was updated early (TensorFlow 2.21), another one in each run.
             grads = tf.tuple(grads)
+            replica = tf.distribute.get_replica_context()
+            if self.global_clipnorm and replica and replica.num_replicas_in_sync > 1:
+                # Keras would clip what each replica adds; of what it adds now its clipping takes nothing.
+                grads, _ = tf.clip_by_global_norm(replica.all_reduce("SUM", grads), self.global_clipnorm)
+                grads = [grad / replica.num_replicas_in_sync for grad in grads]
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -157,6 +162,7 @@ def optimizer_of(recipe, rates, parts=(), steps_per_epoch=0):
     at_first = recipe.head_epochs * steps_per_epoch // recipe.accumulate
     return OPTIMIZERS[recipe.optimizer](
         rates, recipe, l2=recipe.weight_decay, decay=recipe.decay, global_clipnorm=recipe.clip,
+        use_ema=recipe.ema > 0, ema_momentum=recipe.ema,
         gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
         parts={part: recipe.layer_decay**i for i, part in above} if recipe.layer_decay < 1 else None,
         alone=(parts[-1], at_first) if at_first else (None, 0),

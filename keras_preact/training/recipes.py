@@ -14,7 +14,7 @@ RANGES = (
      lambda n: n > 0),
     (("warmup_steps", "warmup_rate", "weight_decay", "padding", "cutout", "mixup", "cutmix", "lighting",
       "head_epochs"), "be at least 0", lambda n: n >= 0),
-    (("momentum", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
+    (("momentum", "ema", "label_smoothing"), "be at least 0 and less than 1", lambda n: 0 <= n < 1),
     (("survival", "layer_decay"), "be above 0 and at most 1", lambda n: 0 < n <= 1),
     (("colour", "erasing"), "lie between 0 and 1", lambda n: 0 <= n <= 1),
 )
@@ -46,6 +46,9 @@ class Recipe:
         decay: what it acts on, "all" parameters or the "kernels" of convs and dense layers alone.
         clip: norm of all gradients together above which they are scaled down to it; None for none.
         accumulate: batches whose mean gradient makes one step of the optimizer; steps elsewhere are batches.
+        ema: part of it that the exponential moving average of each weight keeps in a step; 0 for no averages. With them
+            the network that is measured after each epoch, and that the run ends with, is that of the averages, and
+            batch normalization has their statistics on 50 batches of training images.
         label_smoothing: share of the target that is spread over all classes.
         augmentation: which crop of a training image is taken, before it is flipped at random. "pad_crop", of its own
             size, after zeros were padded around it; or, of photographs of any size, one of 224x224 pixels by
@@ -96,6 +99,7 @@ class Recipe:
     decay: str = "all"
     clip: float | None = None
     accumulate: int = 1
+    ema: float = 0.0
     label_smoothing: float = 0.0
     augmentation: str = "pad_crop"
     padding: int = 4
@@ -174,9 +178,10 @@ class Recipe:
                 self.warmup_rate or 0.0 if warmup else self.learning_rate, steps - warmup,
                 warmup_target=self.learning_rate if warmup else None, warmup_steps=warmup,
             )
-        boundaries = [warmup] * bool(warmup) + [round(part * steps) for part in self.drops]
-        values = [self.warmup_rate] * bool(warmup)
-        values += [self.learning_rate / 10**i for i in range(len(self.drops) + 1)]
+        boundaries = [round(part * steps) for part in (*self.drops, 1)]  # Keras wants one or more
+        values = [self.learning_rate / 10**i for i in (*range(len(boundaries)), len(self.drops))]
+        if warmup:
+            boundaries, values = [warmup, *boundaries], [self.warmup_rate, *values]
         # Keras's boundaries are the last steps of a value, counted from 0.
         return schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
 
