@@ -15,6 +15,7 @@ extras = {
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
     "convert": ["torch"],
+    "demo": ["tensorflow>=2.18", "gradio>=6"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }
 # The zoos that importers are held against, and what two of them need to run on a Keras of today.

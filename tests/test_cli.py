@@ -151,8 +151,8 @@ def test_help_of_every_verb(capsys):
     out = capsys.readouterr().out
     verbs = re.findall(r"^  ([a-z-]+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert verbs == [
-        "classify", "explain", "list", "show", "train", "fine-tune", "runs", "evaluate", "recipes", "convert", "pull",
-        "push", "export", "reproduce", "report", "signals", "benchmark",
+        "classify", "explain", "demo", "list", "show", "train", "fine-tune", "runs", "evaluate", "recipes", "convert",
+        "pull", "push", "export", "reproduce", "report", "signals", "benchmark",
     ]
     assert "Shell completion" in out
     assert re.findall(r"^ +(\d+) +\w", out.split("Exit status:")[1], re.MULTILINE) == ["0", "1", "2", "130"]

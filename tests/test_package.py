@@ -42,7 +42,7 @@ OUTSIDE = {
     "zoo/importers": {"h5py", "safetensors", "torch"},
     "paper/signals": {"tensorflow", "rich"},
     "benchmarking/peers": {"pytorchcv", "torch"}, "benchmarking/contestants": {"tensorflow"},
-    "cli": {"PIL", "click", "rich"},
+    "demo": {"gradio"}, "cli": {"PIL", "click", "rich"},
 }
 
 

@@ -8,7 +8,7 @@ import traceback
 
 import click
 
-from keras_preact.cli import benchmarks, exports, images, networks, paper, training, weights
+from keras_preact.cli import benchmarks, exports, images, networks, pages, paper, training, weights
 from keras_preact.version import __version__
 
 STATUSES = {
@@ -48,7 +48,7 @@ def command(settings, debug):
     settings["debug"] = debug
 
 
-for _group in (images, networks, training, weights, exports, paper, benchmarks):
+for _group in (images, pages, networks, training, weights, exports, paper, benchmarks):
     for _verb in _group.VERBS:
         command.add_command(_verb)
 
