@@ -9,6 +9,7 @@ exec((HERE / "keras_preact" / "version.py").read_text(encoding="utf-8"), version
 extras = {
     "tensorflow": ["tensorflow>=2.18"],
     "jax": ["jax>=0.4.30"],
+    "torch": ["torch"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
     "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx"],

@@ -2,11 +2,12 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
 import pytest
-from helpers import HALF, LABELS, build, example_images, run_python, slow, tiny
+from helpers import EXAMPLES, HALF, LABELS, build, example_images, run_python, slow, tiny
 
 import keras_preact as kp
 from keras_preact.exporting import files, preparation, runtimes
@@ -248,3 +249,33 @@ def test_other_backends_are_told_what_to_do(backend, tmp_path):
         cwd=tmp_path, KERAS_BACKEND=backend,
     )
     assert f"set KERAS_BACKEND=tensorflow. Received: {backend}" in out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_torch_agrees_with_keras_on_tensorflow(model, images, tmp_path):
+    """Written by Keras on PyTorch in another process, read here without Keras."""
+    torch = pytest.importorskip("torch")
+    shutil.copy(next(file for file in EXAMPLES if file.name.startswith("cat")), tmp_path / "cat.png")
+    out = run_python("""
+import keras_preact as kp
+model = kp.PreActResNet20(weights="cifar10")
+print(kp.export(model, "preact.pt2", "torch").disagreement)
+with kp.predictor(model, "torch") as predict:
+    print(predict(["cat.png"]).argmax())
+print(kp.predictor(model, batch_size=4).rates.keys())
+""", cwd=tmp_path, KERAS_BACKEND="torch", HF_HOME=str(tmp_path))
+    disagreement, cat, measured = out.splitlines()
+    assert 0 < float(disagreement) < 1e-5 and cat == "3" and measured == "dict_keys(['keras', 'torch'])"
+    expected = model.predict_on_batch(kp.preprocess_input(images))
+    told = {"keras_preact.json": ""}
+    program = torch.export.load(tmp_path / "preact.pt2", extra_files=told).module()
+    for count in (1, len(images)):
+        found = program(torch.from_numpy(images[:count]))["probabilities"]
+        np.testing.assert_allclose(found.detach(), expected[:count], atol=1e-5)
+    assert json.loads(told["keras_preact.json"])["labels"] == list(model.labels)
+    beside = json.loads((tmp_path / "preact.pt2.json").read_text())
+    assert beside["format"] == "torch" and beside["versions"]["torch"] == torch.__version__
+    with kp.predictor(tmp_path / "preact.pt2") as predict:
+        np.testing.assert_allclose(predict(images), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="'torch' is written by .* set KERAS_BACKEND=torch. Received: tensorflow"):
+        kp.export(model, tmp_path / "other.pt2", "torch")

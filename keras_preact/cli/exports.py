@@ -7,7 +7,7 @@ from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras,
 
 @click.command()
 @of_network()
-@click.option("--format", default="savedmodel", help="savedmodel, onnx, litert, litert_int8 or openvino.")
+@click.option("--format", default="savedmodel", help="savedmodel, onnx, litert, litert_int8, openvino or torch.")
 @click.option("--output", required=True, metavar="PATH",
               help="Of a SavedModel the folder of versions, whose name it is served under; else the file.")
 @click.option("--version", type=POSITIVE, help="Of a SavedModel.  [default: the next]")

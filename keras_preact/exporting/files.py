@@ -1,4 +1,4 @@
-"""Formats of one file each, for other runtimes than TensorFlow: ONNX, LiteRT and OpenVINO."""
+"""Formats of one file each, for other runtimes than TensorFlow: ONNX, LiteRT, OpenVINO and PyTorch."""
 import importlib
 import json
 import warnings
@@ -13,7 +13,7 @@ from keras_preact.exporting.runtimes import RUNTIMES
 from keras_preact.version import __version__
 
 # The runtime of each format.
-FORMATS = {"onnx": "onnx", "litert": "litert", "litert_int8": "litert", "openvino": "openvino"}
+FORMATS = {"onnx": "onnx", "litert": "litert", "litert_int8": "litert", "openvino": "openvino", "torch": "torch"}
 OPSET = 18  # of ONNX, which PyTorch writes, too
 BATCH = 32  # images that are compared at once
 
@@ -22,8 +22,8 @@ def export_file(
     model, path, format, preprocessing=None, labels=None, calibration=None, overwrite=False, activation=None
 ):
     """Writes a network as a file of one of `FORMATS`, with a JSON file beside; arguments and errors as of `export`."""
-    preparation.require_tensorflow()
     name = FORMATS[format]
+    preparation.require_backend(RUNTIMES[name].backend, format)
     runtimes.require(name, f"format={format!r}")
     target, suffix = preparation.target_of(path), RUNTIMES[name].suffix
     if target.suffix != suffix:
@@ -63,7 +63,7 @@ def write(ready, path, format, images=None):
             f"format={format!r} is of networks in float32: build {ready.model.name} with "
             f"keras.config.set_dtype_policy('float32') and the same weights. Received: {ready.model.dtype_policy.name}"
         )
-    options = _int8(images) if format == "litert_int8" else {}
+    options = OPTIONS[format](images) if format in OPTIONS else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's patch of tf2onnx
         model = of_pixels(ready)
@@ -89,7 +89,8 @@ def of_pixels(ready):
 
 def _metadata(ready, format):
     """Returns what a client may want to know of a file, as plain JSON."""
-    packages = ("keras", "tensorflow", *RUNTIMES[FORMATS[format]].writers)
+    runtime = RUNTIMES[FORMATS[format]]
+    packages = ("keras", runtime.backend, *runtime.writers)
     return {
         "format": format,
         **ready.metadata,
@@ -130,8 +131,16 @@ def _name_openvino(path, metadata):
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
+def _name_torch(path, metadata):
+    """Writes `metadata` into the file, as keras_preact.json; its names are those of the Keras model."""
+    import torch
+
+    program = torch.export.load(path)
+    torch.export.save(program, path, extra_files={"keras_preact.json": json.dumps(metadata)})
+
+
 # LiteRT has names of its own.
-NAMING = {"onnx": _name_onnx, "openvino": _name_openvino}
+NAMING = {"onnx": _name_onnx, "openvino": _name_openvino, "torch": _name_torch}
 
 
 def _checked_calibration(images, shape):
@@ -155,3 +164,13 @@ def _int8(images):
         "representative_dataset": lambda: ([image[None]] for image in images),
         "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
     }
+
+
+def _any_batch(images):
+    """Returns the options of `torch.export` for batches of any size, which otherwise has that of its example."""
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch", min=1)}}
+
+
+OPTIONS = {"litert_int8": _int8, "torch": _any_batch}

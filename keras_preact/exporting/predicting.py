@@ -41,7 +41,10 @@ class Wanted(NamedTuple):
     @property
     def able(self):
         """The runtimes that do so, installed or not."""
-        others = [name for name, runtime in RUNTIMES.items() if self.precision in runtime.precisions]
+        others = [
+            name for name, runtime in RUNTIMES.items()
+            if self.precision in runtime.precisions and (self.threads is None or runtime.has_threads)
+        ]
         return [KERAS, *others] if self.threads is None and self.precision == "float32" else others
 
     def open(self, runtime, path):
@@ -148,18 +151,18 @@ def predictor(
 ) -> Predictor:
     """Returns a call from images to probabilities, on the fastest runtime that is installed.
 
-    Runtimes are Keras, on whatever backend it has, ONNX Runtime, LiteRT and OpenVINO. Each gets the network simplified,
-    and is compared with `model`. They are measured in turn for some seconds, in batches of `batch_size`. What was
-    measured of networks alike is kept on this machine, in keras_preact_runtimes.json beside the cache of the Hub, and
-    not measured again.
+    Runtimes are Keras, on whatever backend it has, ONNX Runtime, LiteRT and OpenVINO, and with Keras on PyTorch
+    `torch.export`. Each gets the network simplified, and is compared with `model`. They are measured in turn for some
+    seconds, in batches of `batch_size`. What was measured of networks alike is kept on this machine, in
+    keras_preact_runtimes.json beside the cache of the Hub, and not measured again.
 
     Args:
-        model: a network that knows its preprocessing and labels; or an .onnx, .tflite or .xml file that
+        model: a network that knows its preprocessing and labels; or an .onnx, .tflite, .xml or .pt2 file that
             `export` wrote, which needs its JSON file beside it and no TensorFlow.
-        runtime: "auto", "keras", "onnx", "litert" or "openvino".
+        runtime: "auto", "keras", "onnx", "litert", "openvino" or "torch".
         batch_size: how many images are computed at once; what comes is cut into so many.
-        threads: of the runtime; default as many as this process may use cores. TensorFlow's are set for the process, so
-            with `threads` "keras" is left out.
+        threads: of the runtime; default as many as this process may use cores. Those of Keras and PyTorch are set
+            for the process, so that with `threads` these two are left out.
         precision: "float32", or "bfloat16", which OpenVINO has on CPUs that compute in it: about twice as fast, and a
             probability differs by some hundredths at most.
 
@@ -205,7 +208,7 @@ def _is_installed(name):
         runtimes.require(name, "")
     except ImportError:
         return False
-    return keras.backend.backend() == "tensorflow"  # which writes the files
+    return keras.backend.backend() == RUNTIMES[name].backend
 
 
 def _prepared(model, runtime):
@@ -221,7 +224,7 @@ def _opened(ready, runtime, wanted):
             return np.asarray(network.predict_on_batch(images)["probabilities"], "float32")
     else:
         runtimes.require(runtime, f"runtime={runtime!r}")
-        preparation.require_tensorflow()
+        preparation.require_backend(RUNTIMES[runtime].backend, runtime)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"model{RUNTIMES[runtime].suffix}")
             files.write(ready, path, runtime)

@@ -107,12 +107,12 @@ PROBABILITIES = {
 }
 
 
-def require_tensorflow():
-    """Raises ValueError on another backend, where no file can be written."""
-    if keras.backend.backend() != "tensorflow":
+def require_backend(wanted="tensorflow", format="savedmodel"):
+    """Raises ValueError on another backend than that which writes a format."""
+    if keras.backend.backend() != wanted:
         raise ValueError(
-            "Networks are exported through TensorFlow; weights and .keras files are the same on every backend: "
-            "pip install 'keras_preact[export]', and set KERAS_BACKEND=tensorflow. "
+            f"format={format!r} is written by Keras's backend {wanted!r}; weights and .keras files are the same on "
+            f"every backend: pip install 'keras_preact[{wanted}]', and set KERAS_BACKEND={wanted}. "
             f"Received: {keras.backend.backend()}"
         )
 

@@ -18,6 +18,8 @@ class Runtime(NamedTuple):
         open: (path, threads, precision) to a call from uint8 images (n, height, width, channels) to probabilities
             (n, classes) as float32. Once it is open the file may be removed.
         precisions: in which it computes.
+        backend: of Keras, which writes its files.
+        has_threads: whether the number of threads is its own; PyTorch's is that of the process.
     """
 
     suffix: str
@@ -25,6 +27,8 @@ class Runtime(NamedTuple):
     package: str
     open: Callable
     precisions: tuple[str, ...] = ("float32",)
+    backend: str = "tensorflow"
+    has_threads: bool = True
 
 
 def require(name, purpose, to_write=True):
@@ -85,10 +89,23 @@ def _openvino(path, threads, precision):
     return lambda images: request.infer(images)[0].copy()
 
 
+def _torch(path, threads, precision):
+    import torch
+
+    program = torch.export.load(path).module()
+
+    def run(images):
+        with torch.no_grad():
+            return program(torch.from_numpy(images))["probabilities"].numpy()
+
+    return run
+
+
 RUNTIMES = {
     "onnx": Runtime(".onnx", ("tf2onnx",), "onnxruntime", _onnx),
     "litert": Runtime(".tflite", (), "ai_edge_litert", _litert),
     "openvino": Runtime(".xml", (), "openvino", _openvino, tuple(PRECISIONS)),
+    "torch": Runtime(".pt2", (), "torch", _torch, backend="torch", has_threads=False),
 }
 OF_SUFFIX = {runtime.suffix: name for name, runtime in RUNTIMES.items()}
 AUTO, KERAS = "auto", "keras"

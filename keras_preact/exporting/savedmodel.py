@@ -76,7 +76,7 @@ def export_savedmodel(
         check_choice("signatures", signature, SIGNATURES)
     check_count("top", top)
     check_count("most_pixels", most_pixels)
-    preparation.require_tensorflow()
+    preparation.require_backend()
     classifies = tuple(signatures) != ("features",)
     ready = preparation.prepare(model, preprocessing, labels, classifies, activation=activation)
     channels = len(ready.preprocessing.mean)
