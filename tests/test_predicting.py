@@ -228,7 +228,8 @@ def test_a_runtime_that_computes_something_else_is_refused(model, monkeypatch):
     ({"precision": "float16"}, "`precision` must be one of 'float32', 'bfloat16'"),
     ({"runtime": "onnx", "precision": "bfloat16"}, "must be one of openvino. Received: onnx"),
     ({"runtime": "keras", "threads": 2}, "must be one of onnx, litert, openvino. Received: keras"),
-    ({"model": "preact.pb"}, "must be a Keras model, or a file that ends in .onnx, .tflite, .xml, .pt2. Received: preact.pb"),
+    ({"model": "preact.pb"},
+     "must be a Keras model, or a file that ends in .onnx, .tflite, .xml, .pt2. Received: preact.pb"),
     ({"model": "preact.onnx", "runtime": "litert"}, "ends in .onnx is not for runtime='litert'"),
     ({"model": "gs://bucket/preact.onnx"}, "mount gs:// as a folder"),
 ])

@@ -28,7 +28,10 @@ def main():
     options = parser.parse_args()
     with grpc.insecure_channel(options.address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        response = stub.Predict(request_of(options.images, options.model), options.timeout)
+        try:
+            response = stub.Predict(request_of(options.images, options.model), options.timeout)
+        except grpc.RpcError as error:
+            raise SystemExit(f"{options.address}: {error.code().name}: {error.details()}") from error
     outputs = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
     for i, file in enumerate(options.images):
         best = zip(outputs["top_labels"][i], outputs["top_probabilities"][i])

@@ -26,13 +26,20 @@ def of_pixels(file, signature):
     return {"signature_name": signature, "inputs": [pixels.tolist()]}
 
 
-def post(url, request):
+def post(url, request, timeout):
     request = urllib.request.Request(url, json.dumps(request).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request) as response:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"{error.code}: {json.load(error)['error']}") from error
+        answer = error.read().decode(errors="replace")
+        try:
+            answer = json.loads(answer)["error"]
+        except (ValueError, KeyError, TypeError):
+            pass  # of something else than a model server
+        raise SystemExit(f"{error.code}: {answer}") from error
+    except (OSError, ValueError) as error:  # no server, none in time, or what is no JSON
+        raise SystemExit(f"{url}: {getattr(error, 'reason', error)}") from error
 
 
 def main():
@@ -41,16 +48,20 @@ def main():
     parser.add_argument("--url", default="http://localhost:8501/v1/models/preact")
     parser.add_argument("--signature", choices=("serving_bytes", "serving_default", "features"),
                         default="serving_bytes")
+    parser.add_argument("--timeout", type=float, default=10, help="seconds")
     options = parser.parse_args()
-    url = f"{options.url}:predict"
+
+    def predict(request):
+        return post(f"{options.url}:predict", request, options.timeout)
+
     if options.signature == "serving_bytes":
-        for file, outputs in zip(options.images, post(url, of_files(options.images))["predictions"]):
+        for file, outputs in zip(options.images, predict(of_files(options.images))["predictions"]):
             print(file, *best(outputs) if outputs["valid"] else ["no image"], sep="  ")
     for file in options.images if options.signature == "serving_default" else ():
-        outputs = post(url, of_pixels(file, options.signature))["outputs"]
+        outputs = predict(of_pixels(file, options.signature))["outputs"]
         print(file, *best({name: values[0] for name, values in outputs.items()}), sep="  ")
     for file in options.images if options.signature == "features" else ():
-        (features,) = post(url, of_pixels(file, options.signature))["outputs"]
+        (features,) = predict(of_pixels(file, options.signature))["outputs"]
         print(file, f"{len(features)} features", sep="  ")
 
 
