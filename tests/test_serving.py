@@ -91,7 +91,8 @@ def test_the_grpc_client(servable, tmp_path):
         cat, broken = out.splitlines()
         assert cat.startswith(f"{CAT}  cat 100.0%  ") and broken.endswith("  no image")
         status, out, err = run_client("grpc_client.py", CAT, "--address", address, "--model", "other")
-        assert status == 1 and "StatusCode.NOT_FOUND" in err
+        assert status == 1 and err.endswith(f"\n{address}: NOT_FOUND: Servable not found for request\n")
+        assert "Traceback" not in err
 
 
 def test_row_and_column_formats_agree(url):
