@@ -12,7 +12,7 @@ extras = {
     "torch": ["torch"],
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
-    "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx"],
+    "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx>=1.17"],
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
     "convert": ["torch"],

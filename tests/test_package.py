@@ -35,7 +35,7 @@ OUTSIDE = {
     "training/distribution": {"tensorflow", "jax"}, "training/forms": {"tensorflow", "torch"},
     "training/runs": {"h5py"}, "training/tracking": {"wandb"}, "training/optimizers": {"tensorflow"},
     "exporting/savedmodel": {"tensorflow"},
-    "exporting/files": {"tensorflow", "onnx", "openvino", "torch"},
+    "exporting/files": {"tensorflow", "tf2onnx", "onnx", "openvino", "torch"},
     "exporting/runtimes": {"onnxruntime", "ai_edge_litert", "openvino", "torch"},
     "exporting/predicting": {"huggingface_hub"},
     "zoo/hub": {"huggingface_hub"}, "zoo/releases": {"huggingface_hub"}, "zoo/described": {"h5py"},

@@ -1,7 +1,6 @@
 """Formats of one file each, for other runtimes than TensorFlow: ONNX, LiteRT, OpenVINO and PyTorch."""
 import importlib
 import json
-import warnings
 
 import keras
 import numpy as np
@@ -63,17 +62,8 @@ def write(ready, path, format, images=None):
             f"format={format!r} is of networks in float32: build {ready.model.name} with "
             f"keras.config.set_dtype_policy('float32') and the same weights. Received: {ready.model.dtype_policy.name}"
         )
-    options = OPTIONS[format](images) if format in OPTIONS else {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's patch of tf2onnx
-        model = of_pixels(ready)
-        model(np.zeros((1, *ready.shape), "uint8"))  # Keras exports to ONNX what was called before
-        model.export(str(path), format=FORMATS[format], verbose=False, **options)
-    metadata = _metadata(ready, format)
-    if format == "litert_int8":
-        metadata["calibration_images"] = len(images)
-    if format in NAMING:
-        NAMING[format](path, metadata)
+    model, metadata = of_pixels(ready), _metadata(ready, format)
+    WRITERS[format](model, path, metadata, images)
     return metadata
 
 
@@ -102,45 +92,94 @@ def _metadata(ready, format):
     }
 
 
-def _name_onnx(path, metadata):
-    """Names the output and the batch dimension, and writes `metadata` as metadata_props, each value as JSON."""
+def _onnx(model, path, metadata, images):
+    """Converts a model whose kernels are inputs, and gives them their values afterwards, with metadata_props.
+
+    As constants they would be copied dozens of times, which takes fifty times their memory.
+    """
     import onnx
+    import tensorflow as tf
+    import tf2onnx
 
-    model = onnx.version_converter.convert_version(onnx.load(path), OPSET)
-    (images,), (outputs,) = model.graph.input, model.graph.output
-    for node in model.graph.node:
-        node.output[:] = [metadata["output"]["name"] if name == outputs.name else name for name in node.output]
-    outputs.name = metadata["output"]["name"]
-    for value in (images, outputs):
+    variables, count = [*model.trainable_variables, *model.non_trainable_variables], len(model.trainable_variables)
+    kernels = {f"kernel_{i}": variable for i, variable in enumerate(variables) if len(variable.shape) == 4}
+
+    def call(images, *values):
+        given = dict(zip(kernels, values))
+        values = [given.get(f"kernel_{i}", variable.value) for i, variable in enumerate(variables)]
+        return model.stateless_call(values[:count], values[count:], images, training=False)[0]
+
+    signature = [tf.TensorSpec(model.input_shape, "uint8", "images")]
+    signature += [tf.TensorSpec(kernel.shape, kernel.dtype, name) for name, kernel in kernels.items()]
+    proto, _ = tf2onnx.convert.from_function(tf.function(call, signature), signature, opset=OPSET)
+    for value in (proto.graph.input[0], *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
+    onnx.checker.check_model(proto, full_check=True)
+    _fill(proto.graph, kernels)
+    onnx.save(proto, path)
 
 
-def _name_openvino(path, metadata):
+def _fill(graph, variables):
+    """Makes initializers of the inputs of an ONNX graph that `variables` names, and of their transposes."""
+    from onnx import numpy_helper
+
+    values = {name: (variable, range(len(variable.shape))) for name, variable in variables.items()}
+    for node in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in variables]:
+        values[node.output[0]] = variables[node.input[0]], node.attribute[0].ints
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for name, (variable, order) in values.items():
+        if name not in used:
+            continue
+        value = np.transpose(keras.ops.convert_to_numpy(variable), order)
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    inputs = [value for value in graph.input if value.name not in variables]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _litert(model, path, metadata, images):
+    model.export(str(path), format="litert", verbose=False)
+
+
+def _int8(model, path, metadata, images):
+    """Of weights and activations of eight bits, with the ranges of `images`."""
+    import tensorflow as tf
+
+    metadata["calibration_images"] = len(images)
+    model.export(
+        str(path), format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([image[None]] for image in images),
+        target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+    )
+
+
+def _openvino(model, path, metadata, images):
     """Names the output, and writes `metadata` into rt_info under keras_preact, each value as JSON."""
     import openvino
 
+    model.export(str(path), format="openvino", verbose=False)
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # the file that is read is written anew
-    model = core.read_model(path)
-    model.outputs[0].set_names({metadata["output"]["name"]})
+    graph = core.read_model(path)
+    graph.outputs[0].set_names({metadata["output"]["name"]})
     for key, value in metadata.items():
-        model.set_rt_info(json.dumps(value), ["keras_preact", key])
-    openvino.save_model(model, path, compress_to_fp16=False)
+        graph.set_rt_info(json.dumps(value), ["keras_preact", key])
+    openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def _name_torch(path, metadata):
-    """Writes `metadata` into the file, as keras_preact.json; its names are those of the Keras model."""
+def _torch(model, path, metadata, images):
+    """Writes `metadata` into the file, too, as keras_preact.json."""
     import torch
 
+    # Without it the batch would have the size of the example.
+    model.export(str(path), format="torch", verbose=False, dynamic_shapes={0: torch.export.Dim("batch", min=1)})
     program = torch.export.load(path)
     torch.export.save(program, path, extra_files={"keras_preact.json": json.dumps(metadata)})
 
 
-# LiteRT has names of its own.
-NAMING = {"onnx": _name_onnx, "openvino": _name_openvino, "torch": _name_torch}
+WRITERS = {"onnx": _onnx, "litert": _litert, "litert_int8": _int8, "openvino": _openvino, "torch": _torch}
 
 
 def _checked_calibration(images, shape):
@@ -153,24 +192,3 @@ def _checked_calibration(images, shape):
             f"gives. Received: {images.dtype} of shape {images.shape}"
         )
     return images
-
-
-def _int8(images):
-    """Returns the options of the converter for weights and activations of eight bits."""
-    import tensorflow as tf
-
-    return {
-        "optimizations": [tf.lite.Optimize.DEFAULT],
-        "representative_dataset": lambda: ([image[None]] for image in images),
-        "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
-    }
-
-
-def _any_batch(images):
-    """Returns the options of `torch.export` for batches of any size, which otherwise has that of its example."""
-    import torch
-
-    return {"dynamic_shapes": {0: torch.export.Dim("batch", min=1)}}
-
-
-OPTIONS = {"litert_int8": _int8, "torch": _any_batch}

@@ -80,10 +80,13 @@ class Prepared:
             "network": self.model.name, "preprocessing": dataclasses.asdict(self.preprocessing), "labels": self.labels,
         }
 
-    def expected(self, images):
-        """Returns what `model` itself gives for uint8 images (batch, height, width, channels) of its size."""
+    def expected(self, images, features=False):
+        """Returns what `model` itself gives for uint8 images (batch, height, width, channels) of its size.
+
+        {"probabilities": if there is a classifier, "features": if they are asked for}.
+        """
         x = to_data_format(normalize(images, self.preprocessing, "channels_last"))
-        found = {"features": _values(self.features, x)}
+        found = {"features": _values(self.features, x)} if features else {}
         if "probabilities" in self.network.output:
             outputs = _values(self.model, x)
             found["probabilities"] = PROBABILITIES[self.activation](outputs.astype("float64"))
@@ -93,7 +96,8 @@ class Prepared:
 
 
 def _values(model, x):
-    return keras.ops.convert_to_numpy(model(x, training=False))
+    # Layer by layer TensorFlow would hold another five times the memory of the weights.
+    return keras.ops.convert_to_numpy(model.predict_on_batch(x))
 
 
 def _softmax(logits):

@@ -243,7 +243,7 @@ def _differences(folder, ready, signatures, samples):
     import tensorflow as tf
 
     served = tf.saved_model.load(str(folder)).signatures
-    expected = ready.expected(_fit(tf.constant(samples), ready.preprocessing).numpy())
+    expected = ready.expected(_fit(tf.constant(samples), ready.preprocessing).numpy(), features=True)
     differences = []
     for name in signatures:
         if name == "serving_bytes":
