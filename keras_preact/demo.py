@@ -64,7 +64,9 @@ def page(choices: dict[str, Callable[[], keras.Model]], runtime: str | None = No
             raise gr.Error(f"{Path(file).name} cannot be read as an image: {error}", print_exception=False) from error
         (probabilities,) = predict(pixels[None])
         heat, _ = grad_cam(model, preprocess_input(pixels, model.preprocessing)[None], [np.argmax(probabilities)])
-        return dict(zip(model.labels, map(float, probabilities))), overlay(pixels, heat[0])
+        # Of two classes with one name, of which ImageNet has some, the more probable one comes last, and stays.
+        order = np.argsort(probabilities)
+        return {model.labels[i]: float(probabilities[i]) for i in order}, overlay(pixels, heat[0])
 
     with gr.Blocks(title="Pre-activation ResNets", analytics_enabled=False) as blocks:
         gr.Markdown(TEXT.format(top=TOP))

@@ -96,7 +96,7 @@ def _torch(path, threads, precision):
 
     def run(images):
         with torch.no_grad():
-            return program(torch.from_numpy(images))["probabilities"].numpy()
+            return program(torch.tensor(images))["probabilities"].numpy()
 
     return run
 
