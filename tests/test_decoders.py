@@ -7,12 +7,13 @@ import io
 import resource
 import struct
 import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from helpers import slow
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import keras_preact as kp
 from keras_preact.data import datasets
@@ -53,6 +54,14 @@ def packed(indices, bits):
     """Rows of indices, so many bits for each, the first one highest."""
     shifts = np.arange(bits - 1, -1, -1)
     return np.packbits((indices[..., None] >> shifts & 1).reshape(len(indices), -1).astype("uint8"), axis=1)
+
+
+def tiff(rows, bits, photometric=1):
+    """One channel of so many bits, by hand; 1 is the photometric interpretation whose black is 0."""
+    data = rows.tobytes()
+    tags = {256: SIDE, 257: SIDE, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: SIDE, 279: len(data)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + directory + bytes(4)
 
 
 def chunk(name, data):
@@ -166,6 +175,8 @@ FILES = {
 PILLOW = {
     "tiff": (saved(NOISE, "TIFF"), NOISE, 0),
     "tiff grey 16": (saved(DEEP[..., 0], "TIFF"), to_rgb(DEEP[..., 0] >> 8), 0),
+    "tiff grey 12": (tiff(packed(DEEP[..., 0] >> 4, 12), 12), to_rgb(DEEP[..., 0] >> 8), 0),
+    "tiff grey 16, white is zero": (tiff(DEEP[..., 0], 16, 0), to_rgb(255 - (DEEP[..., 0] >> 8)), 0),
     "tiff float": (saved(np.float32(GREY / 255), "TIFF"), to_rgb(GREY), 0),
     "tiff cmyk": (saved(CMYK, "TIFF"), SMOOTH, 0),
     "ppm": (saved(NOISE, "PPM"), NOISE, 0),
@@ -286,6 +297,35 @@ def test_values_whose_white_is_unknown_are_refused(image, message):
         load_image(io.BytesIO(saved(image, "TIFF")), WHOLE)
 
 
+@pytest.mark.filterwarnings("ignore:IM image format:DeprecationWarning")
+def test_integers_of_32_bits_are_refused_in_other_formats_too():
+    file = saved(Image.fromarray(np.full((4, 4), 200, "int32")), "IM")
+    with pytest.raises(OSError, match="Received: int32 from 200 to 200; save it with 8 bits"):
+        load_image(io.BytesIO(file), WHOLE)
+
+
+def test_a_file_that_no_decoder_reads_is_named(tmp_path, monkeypatch):
+    whole, *damaged = (tmp_path / name for name in ("whole.png", "cut.png", "text.jpg"))
+    whole.write_bytes(saved(NOISE, "PNG"))
+    damaged[0].write_bytes(saved(NOISE, "PNG")[:100])
+    damaged[1].write_text("no image")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("~/whole.png", Path("~/whole.png")):
+        np.testing.assert_array_equal(load_image(path, WHOLE), NOISE)
+    for path in damaged:
+        with pytest.raises(OSError, match=path.name):
+            load_image(path, WHOLE)
+        with pytest.raises(OSError, match=path.name), open(path, "rb") as opened:
+            load_image(opened, WHOLE)
+
+    def fail(image):
+        raise RuntimeError("Conversion from YUV failed")  # as Pillow's decoder of AVIF does
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(OSError, match="whole.png: Pillow cannot decode it: Conversion from YUV failed"):
+        load_image(whole, WHOLE)
+
+
 # EXIF's definition: where the first row and the first column of the stored image are seen.
 STORED = {
     1: lambda seen: seen, 2: lambda seen: seen[:, ::-1], 3: lambda seen: seen[::-1, ::-1], 4: lambda seen: seen[::-1],
@@ -298,7 +338,8 @@ UPRIGHT = np.asarray(Image.fromarray(RNG.integers(0, 256, (3, 2, 3)).astype("uin
 def exif(orientation, order="<", kind="H"):
     """A TIFF header and a directory of three entries, by hand."""
     value = struct.pack(order + kind, orientation).ljust(4, b"\0")
-    entries = [(0x010E, 2, 4, b"cat\0"), (0x0112, {"H": 3, "I": 4}[kind], 1, value), (0x0131, 2, 4, b"dog\0")]
+    told = {"H": 3, "I": 4, "h": 8, "i": 9}[kind], 1, value
+    entries = [(0x010E, 2, 4, b"cat\0"), (0x0112, *told), (0x0131, 2, 4, b"dog\0")]
     directory = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
     magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
     return magic + struct.pack(order + "I", 12) + bytes(4) + struct.pack(order + "H", 3) + directory + bytes(4)
@@ -311,6 +352,11 @@ def jpeg_with(stored, data, *before):
     return file[:2] + b"".join(
         struct.pack(">BBH", 255, marker, len(content) + 2) + content for marker, content in segments
     ) + file[2:]
+
+
+def filled(jpeg):
+    """With bytes 0xff before each segment, which T.81, B.1.1.2, allows."""
+    return jpeg[:2] + b"\xff" + jpeg[2:].replace(b"\xff\xe1", b"\xff\xff\xff\xe1", 1)
 
 
 def png_with(stored, data, first=True):
@@ -332,13 +378,14 @@ XMP = (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"Exif\0\0" * 10_000)
 CONTAINERS = {
     "jpeg": jpeg_with,
     "jpeg, behind others": lambda stored, data: jpeg_with(stored, data, XMP, (0xE2, bytes(3000)), (0xFE, b"word")),
+    "jpeg, filled": lambda stored, data: filled(jpeg_with(stored, data, (0xFE, b"word"))),
     "png": png_with, "png, at the end": lambda stored, data: png_with(stored, data, first=False),
     "webp": webp_with, "webp, with a prefix": lambda stored, data: webp_with(stored, b"Exif\0\0" + data),
 }
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-@pytest.mark.parametrize("order, kind", ["<H", ">H", "<I", ">I"])
+@pytest.mark.parametrize("order, kind", ["<H", ">H", "<I", ">I", slow("<", "h"), slow(">", "i")])
 def test_images_are_turned_upright(container, order, kind):
     shape = kp.Preprocessing(WHOLE.mean, WHOLE.std, UPRIGHT.shape[:2])
     for orientation, stored in STORED.items():
@@ -356,6 +403,13 @@ def test_tiff_files_are_turned_upright():
         file = saved(np.ascontiguousarray(stored(UPRIGHT)), "TIFF", tiffinfo={0x0112: orientation})
         shape = kp.Preprocessing(WHOLE.mean, WHOLE.std, UPRIGHT.shape[:2])
         np.testing.assert_array_equal(load_image(io.BytesIO(file), shape), UPRIGHT)
+
+
+def test_of_two_orientations_the_first_one_counts():
+    data = exif(6).replace(struct.pack("<H", 0x010E), struct.pack("<H", 0x0112), 1)
+    data = data.replace(struct.pack("<HI", 2, 4) + b"cat\0", struct.pack("<HI", 3, 1) + b"\3\0\0\0", 1)
+    file = jpeg_with(np.ascontiguousarray(STORED[3](UPRIGHT)), data)
+    np.testing.assert_array_equal(decode(file), whole(file))
 
 
 DAMAGED = {

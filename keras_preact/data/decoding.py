@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # a tag of EXIF and the types that its value may have
+ORIENTATION = 0x0112  # a tag of EXIF
+SHORT, LONG = (3, 8), (4, 9)  # types that its value may have, without and with a sign
 SEGMENTS = 10_000  # that are looked through for EXIF data
 ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # says that a JPEG of four channels holds CMYK, inverted
 GREY = 19595, 38470, 7471  # Pillow's, of 65536
@@ -30,6 +31,7 @@ class Segments(NamedTuple):
     data_at: int
     beside: int  # bytes of a segment that its length does not count
     even: bool = False  # a byte is added to an odd length
+    filled: bool = False  # before a segment may stand any number of bytes 0xff
 
 
 class Format(NamedTuple):
@@ -87,9 +89,10 @@ def orientation(file, form):
     entries = tf.io.decode_raw(_cut(file, directory + 2, 12 * _number(file, directory, 2, big)), "uint8")
     entries = tf.reshape(entries[:tf.size(entries) // 12 * 12], (-1, 12))
     tag, kind = _value(entries[:, :2], big), _value(entries[:, 2:4], big)
-    value = tf.where(kind == LONG, _value(entries[:, 8:12], big), _value(entries[:, 8:10], big))
-    there = known & (tag == ORIENTATION) & ((kind == SHORT) | (kind == LONG))
-    return tf.reduce_sum(tf.where(there, value, 0))
+    short, long = (tf.reduce_any([kind == one for one in kinds], 0) for kinds in (SHORT, LONG))
+    value = tf.where(long, _value(entries[:, 8:12], big), _value(entries[:, 8:10], big))
+    found = tf.boolean_mask(value, known & (tag == ORIENTATION) & (short | long))
+    return tf.concat([found, [0]], 0)[0]
 
 
 def upright(image, orientation):
@@ -130,6 +133,8 @@ def _find_exif(file, form):
 
     def following(at):
         length = _number(file, at + form.length_at, form.digits, form.big)
+        if form.filled:
+            return at + tf.where(_cut(file, at, 2) == b"\xff\xff", tf.constant(1, "int64"), form.beside + length)
         return at + form.beside + length + (length % 2 if form.even else 0)
 
     at, = tf.while_loop(
@@ -273,7 +278,8 @@ def _bmp(file):
 
 JPEG = Format(
     b"\xff\xd8\xff", _jpeg_size, decode_jpeg,
-    Segments(2, 0, b"\xff\xe1", b"Exif\0\0", b"\xff\xda", length_at=2, digits=2, big=True, data_at=4, beside=2),
+    Segments(2, 0, b"\xff\xe1", b"Exif\0\0", b"\xff\xda", length_at=2, digits=2, big=True, data_at=4, beside=2,
+             filled=True),
 )
 FORMATS = (
     JPEG,

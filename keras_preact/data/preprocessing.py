@@ -30,11 +30,8 @@ TRANSPOSED = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-# Pillow's modes of more than eight bits: what they hold, its white, and how it becomes 0 to 255.
-DEEP = {
-    "I": ("16-bit values", 65535, lambda values: values >> 8),
-    "F": ("Floats", 1, lambda values: np.rint(255 * values)),
-}
+BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
+INTEGERS = "PNG", "PPM"  # formats whose 16 bits Pillow may have as 32
 
 SMALL_LABELS = {
     "cifar10": tuple("""
@@ -295,9 +292,9 @@ def read_image(file, channels):
     """Returns the upright image in `file` as Pillow's, in its mode "L" for one channel and "RGB" for others."""
     from PIL import Image
 
-    if isinstance(file, str):
+    if isinstance(file, (str, os.PathLike)):
         file = local("file", file)
-    elif not isinstance(file, os.PathLike) and not hasattr(file, "read"):
+    elif not hasattr(file, "read"):
         raise ValueError(
             "`file` must be a path or a binary file; io.BytesIO(content) is one of bytes. "
             f"Received: {type(file).__name__}"
@@ -309,8 +306,14 @@ def read_image(file, channels):
             image.info.pop("transparency", None)  # Pillow warns where it is dropped
             # By way of RGB, as grey values of other modes are rounded in other ways.
             image = _eight_bits(image).convert("RGB")
-    except (SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise OSError(f"Pillow cannot decode it: {error}") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise  # which name it
+    except MemoryError:
+        raise
+    except Exception as error:  # each decoder of Pillow's has its own
+        name = getattr(file, "name", file)
+        named = f"{name}: " if isinstance(name, (str, os.PathLike)) else ""
+        raise OSError(f"{named}Pillow cannot decode it: {error}") from error
     if orientation in TRANSPOSED:
         image = image.transpose(Image.Transpose[TRANSPOSED[orientation]])
     return image.convert("L") if channels == 1 else image
@@ -333,16 +336,20 @@ def _eight_bits(image):
     from PIL import Image
 
     kind = image.mode.partition(";")[0]
-    if kind not in DEEP:
+    if kind not in ("I", "F"):
         return image
-    what, most, reduced = DEEP[kind]
-    values = np.asarray(image)
-    if not (values.min() >= 0 and values.max() <= most) or (image.mode, image.format) == ("I", "TIFF"):
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    values, bits = np.asarray(image), min(tags.get(BITS, (16,))[0], 16)
+    what, most = ("Floats", 1) if kind == "F" else (f"{bits}-bit values", 2**bits - 1)
+    known = image.mode != "I" or image.format in INTEGERS
+    if not (known and values.min() >= 0 and values.max() <= most):
         raise ValueError(
             f"{what} must lie between 0 and {most}, its white. Received: {values.dtype} from {values.min()} to "
             f"{values.max()}; save it with 8 bits for each channel."
         )
-    return Image.fromarray(reduced(values).astype("uint8"))
+    if tags.get(PHOTOMETRIC) == 0:  # white
+        values = most - values
+    return Image.fromarray((np.rint(255 * values) if kind == "F" else values >> bits - 8).astype("uint8"))
 
 
 def _resized(image, size, corner, crop, interpolation):
