@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from keras_preact.exporting.predicting import predictor
+from keras_preact.exporting.runtimes import KERAS
 from keras_preact.networks.explanation import grad_cam, overlay
 from keras_preact.training import runs
-from keras_preact.training.evaluation import outputs_of
 from keras_preact.zoo import builders, catalogue
 from keras_preact.zoo.images import load_image, preprocess_input
 
@@ -42,17 +42,20 @@ def _of_run(folder):
     return runs.load_run(folder)[0]
 
 
-def page(choices: dict[str, Callable[[], keras.Model]], runtime: str | None = None) -> gr.Blocks:
+def page(
+    choices: dict[str, Callable[[], keras.Model]], runtime: str | None = None, activation: str | None = None
+) -> gr.Blocks:
     """Returns the page; `launch` of it serves it.
 
     Args:
         choices: the networks to choose among, as `networks` returns them; the first one is chosen at first.
         runtime: as of `predictor`, what computes the probabilities; default Keras.
+        activation: as of `predictor`.
     """
     @functools.lru_cache(OPEN)
     def opened(name):
         model = choices[name]()
-        return model, predictor(model, runtime) if runtime else outputs_of(model, model.preprocessing)
+        return model, predictor(model, runtime or KERAS, activation=activation)
 
     def look(file, name):
         if file is None:

@@ -66,6 +66,54 @@ def test_networks_inside_other_models_hand_on_their_preprocessing(tmp_path):
         assert (opened.preprocessing, opened.labels) == (base.preprocessing, None)
 
 
+def normalizing(kind, base, tmp_path):
+    """A model that takes pixels, in three ways."""
+    inputs = keras.Input((32, 32, 3))
+    if kind == "built behind it":
+        return kp.PreActResNet20(weights="cifar10", input_tensor=kp.preprocessing_layer(base)(inputs))
+    augmentation = [keras.layers.RandomFlip("horizontal")] * (kind == "augmented")
+    model = keras.Sequential([inputs, *augmentation, kp.preprocessing_layer(base), base])
+    if kind != "saved":
+        return model
+    model.save(tmp_path / "of_pixels.keras")
+    return kp.load_model(tmp_path / "of_pixels.keras")
+
+
+@pytest.mark.parametrize("kind", ["saved", "built behind it", "fresh", "augmented"])
+def test_a_model_that_normalizes_its_images_gets_pixels(kind, samples, tmp_path):
+    """Normalized twice, 87.5 % of these are wrong."""
+    base = kp.PreActResNet20(weights="cifar10")
+    model = normalizing(kind, base, tmp_path)
+    data = samples["cifar10"][0][:200], samples["cifar10"][1][:200]
+    right = kp.evaluate(base, data, verbose=0)
+    given = getattr(model, "preprocessing", None)
+    if kind in ("saved", "built behind it"):
+        assert (given.mean, given.std, given.size) == ((0, 0, 0), (1 / 255,) * 3, (32, 32))
+        np.testing.assert_array_equal(kp.preprocess_input(data[0], model), data[0])
+        assert kp.evaluate(model, data, verbose=0).wrong == right.wrong == 15
+        model.labels = base.labels
+        with kp.predictor(model, "keras") as predict:
+            np.testing.assert_allclose(predict(data[0]), base.predict(kp.preprocess_input(data[0], base)), atol=1e-4)
+        model.save(tmp_path / "again.keras")
+        assert kp.load_model(tmp_path / "again.keras").preprocessing == given
+        if kind == "built behind it":
+            assert kp.PreActResNet20(weights=tmp_path / "again.keras").preprocessing is None
+    else:
+        both = {"x_train": data[0], "y_train": data[1], "x_test": data[0], "y_test": data[1]}
+        assert kp.evaluate(model, both, verbose=0).wrong == 15  # though these have statistics of their own
+    with pytest.raises(ValueError, match="normalizes its images itself.* mean 0 and the std 1/255"):
+        kp.evaluate(model, data, base.preprocessing)
+    model.preprocessing, model.labels = base.preprocessing, base.labels
+    with pytest.raises(ValueError, match="normalizes its images itself"):
+        kp.predictor(model, "keras")
+
+
+def test_what_other_layers_before_a_network_do_to_its_images_is_not_known():
+    pooled = keras.layers.AveragePooling2D(2)(keras.Input((64, 64, 3)))
+    model = kp.PreActResNet20(weights="cifar10", input_tensor=pooled)
+    assert model.preprocessing is None and len(model.labels) == 10
+
+
 def test_networks_that_disagree_hand_on_nothing(tmp_path):
     inputs = keras.Input((16, 16, 3))
     arguments = {"include_top": False, "pooling": "avg", "input_shape": (16, 16, 3)}

@@ -60,6 +60,26 @@ def test_a_name_that_is_no_text_does_not_stop_the_others(encoding, tmp_path, mon
     assert re.fullmatch(rf"{tmp_path}/caf\S+\s+frog [\d.]+%\n{tmp_path}/gr\S+e\.png\s+frog [\d.]+%\n", out.read())
 
 
+@pytest.mark.parametrize("verb", ["classify", "explain"])
+def test_logits_are_no_probabilities(verb, tmp_path, capsys):
+    model, cat = kp.PreActResNet20(weights="cifar10", classifier_activation=None), IMAGES / "cat_0000.png"
+    model.save(tmp_path / "logits.keras")
+    arguments = [verb, str(cat), "--model", str(tmp_path / "logits.keras")]
+    arguments += ["--output", str(tmp_path / "cat.png")] if verb == "explain" else []
+    assert cli.main(arguments) == 2
+    assert "does not say what its 10 outputs mean" in capsys.readouterr().err
+    logits = model.predict_on_batch(kp.preprocess_input(kp.load_image(cat, model), model)[None])[0]
+    for activation, share in (
+        ("softmax", np.exp(logits[3]) / np.exp(logits).sum()), ("sigmoid", 1 / (1 + np.exp(-logits[3]))),
+    ):
+        assert cli.main([*arguments, "--activation", activation]) == 0
+        assert f"  cat {share:.1%}" in capsys.readouterr().out
+    with kp.predictor(model, "keras", activation="softmax") as predict:
+        np.testing.assert_allclose(predict(cat)[0], np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+    with pytest.raises(ValueError, match="has its `activation` inside: leave it out. Received: 'softmax'"):
+        kp.predictor("a.onnx", activation="softmax")
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_classified(tmp_path, capsys):
     broken, missing = tmp_path / "broken.png", tmp_path / "missing.png"
     broken.write_bytes((IMAGES / "cat_0000.png").read_bytes()[:500])

@@ -149,6 +149,26 @@ def test_the_folders_of_keras_name_their_classes(tmp_path):
     assert data.x_train[:, 0, 0, 0].tolist() == [10, 11, 12, 13, 200, 201, 202, 203]
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_two_data_sets_are_joined_by_the_names_of_their_classes(one_hot):
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, names, labels):
+            super().__init__()
+            self.class_names, self.labels = names, np.eye(3)[labels] if one_hot else np.array(labels)
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return np.zeros((len(self.labels), 4, 4, 3), "uint8"), self.labels
+
+    train = Batches(["a", "b", "c"], [0, 1, 2])
+    data = datasets.load((train, Batches(["c", "a", "b"], [0, 1, 2, 0])))  # c a b c
+    assert (data.labels, data.y_test.tolist()) == (("a", "b", "c"), [2, 0, 1, 2])
+    with pytest.raises(ValueError, match="the same `class_names`. Received: .*'a', 'b', 'c'.* and .*'a', 'b', 'd'"):
+        datasets.load((train, Batches(["a", "b", "d"], [0, 1, 2])))
+
+
 def test_data_sets_of_other_things_are_refused():
     tf = pytest.importorskip("tensorflow")
     given = arrays()

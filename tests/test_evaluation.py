@@ -1,4 +1,5 @@
 """Errors counted by hand."""
+import dataclasses
 from types import SimpleNamespace
 
 import keras
@@ -90,6 +91,38 @@ def test_classes_are_joined_by_name(ours, labels, order, note):
     report = evaluation.evaluate(named(*ours), columns(labels, order))
     assert report.wrong == 0 and report.labels == labels and (report.confusion == np.eye(6)).all()
     assert len(report.notes) == bool(note) and all(note in text for text in report.notes)
+
+
+def test_classes_in_the_order_of_their_names():
+    """Of folders sorted as text; the order is not its own inverse."""
+    labels = ("0", "1", "10", "11", "2")
+    data = Data("d", *2 * (np.zeros((1, 4, 6, 1), "uint8"), np.zeros(1, int)), labels, IDENTITY)
+    assert evaluation._joined(("2", "0", "1", "10", "11"), data)[0] == [1, 2, 3, 4, 0]
+
+
+def test_values_that_are_no_numbers_are_no_error_figure(data):
+    model = brightest_column(6)
+    model.predict_on_batch = lambda x: np.full((len(x), 6), np.nan)
+    with pytest.raises(ValueError, match="gives values that are not finite"):
+        evaluation.evaluate(model, data)
+
+
+def test_a_model_without_shapes_is_refused(data):
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    for model in (Own(name="own"), keras.Sequential([keras.layers.Flatten()], name="own")):
+        with pytest.raises(ValueError, match="known shapes: build a subclass of keras.Model .*Received: 'own'"):
+            evaluation.evaluate(model, data)
+
+
+def test_a_class_whose_name_is_no_text_is_drawn(data, tmp_path):
+    report = evaluation.evaluate(brightest_column(6), data)
+    named = dataclasses.replace(report, labels=("\udcff", *report.labels[1:]))
+    named.plot(tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.size[0] > 100
 
 
 def test_classes_of_other_names_are_refused():

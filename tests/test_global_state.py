@@ -2,6 +2,7 @@
 
 But for Python's random numbers, of which Keras takes one for each layer that anybody builds.
 """
+import contextlib
 import os
 import random
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import keras_preact as kp
+from keras_preact._support.settings import random_seed
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports, too")
 
@@ -77,6 +79,19 @@ def test_a_call_leaves_the_process_as_it_was(call, trained, data):
     CALLS[call](trained[0], data, trained[1])
     after = state()
     assert {name for name in before if before[name] != after[name]} == set()
+
+
+def test_the_seed_of_tensorflow_is_that_of_the_user():
+    """Which nobody can read: the next number tells it."""
+    import tensorflow as tf
+
+    def next_number(between):
+        tf.random.set_seed(7)
+        with between:
+            pass
+        return float(tf.random.uniform(()))
+
+    assert next_number(contextlib.nullcontext()) == next_number(random_seed(1))
 
 
 def test_training_draws_none_of_the_numbers_of_the_user(data, tmp_path):

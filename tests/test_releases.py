@@ -216,11 +216,11 @@ def test_of_two_processes_at_once_both_succeed(server, monkeypatch, second_conve
         if second_converts:
             paths.append(converted())
 
-    def publish(new, target, overwrite):
+    def publish(targets, overwrite):
         if not second_converts:
             monkeypatch.undo_publish()
             paths.append(converted())
-        original(new, target, overwrite=False)
+        original(targets, overwrite=False)
 
     original = atomic.publish
     monkeypatch.undo_publish = lambda: monkeypatch.setattr(atomic, "publish", original)

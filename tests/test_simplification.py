@@ -96,6 +96,17 @@ def test_a_hand_computed_chain():
     assert simple.get_layer("branch").kernel.numpy().ravel() == pytest.approx(6)
 
 
+def test_a_gamma_of_zero():
+    """Where beta is, too, nothing passes, and there is no factor to divide by."""
+    model = build(NetworkConfig((2, 1), (4, 6)), (16, 16, 3), gamma_signs=(1,))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, *rest = layer.get_weights()
+            gamma[0] = beta[0] = gamma[1] = 0
+            layer.set_weights([gamma, beta, *rest])
+    check(model)
+
+
 def test_the_shipped_weights():
     model = PreActResNet20(weights="cifar10")
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")

@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -348,6 +349,18 @@ def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, t
     assert run["data"]["preprocessing"]["size"] == [16, 16]
     report = kp.evaluate(networks[0], stream, verbose=0)
     assert report.images == 3 and f"{report.top1_error:.2f}" == log[-1]["test_error"]
+
+
+def test_names_that_are_no_text_are_read(tmp_path):
+    for label in (b"a", b"b\xff"):
+        folder = os.path.join(os.fsencode(tmp_path), label)
+        os.mkdir(folder)
+        for i in range(5):
+            Image.new("RGB", (20, 20)).save(os.fsdecode(os.path.join(folder, b"%d\xfe.png" % i)))
+    stream = datasets.load(tmp_path, size=None)
+    stream = dataclasses.replace(stream, preprocessing=dataclasses.replace(stream.preprocessing, size=(16, 16)))
+    recipe = dataclasses.replace(RECIPE, batch_size=4, epochs=1)
+    assert [x.shape for x, _ in stream.training(recipe, 0)["x"]] == [(4, 16, 16, 3)] * 2
 
 
 def test_evaluation_at_another_crop(tmp_path):

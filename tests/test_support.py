@@ -5,6 +5,7 @@ import sys
 
 import helpers
 import pytest
+from helpers import PACKAGE_PARENT
 
 from keras_preact._support import atomic
 from keras_preact._support.drawing import drawing
@@ -25,8 +26,56 @@ def test_what_was_there_stays_where_publishing_fails(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, "rename", second_fails)
         with pytest.raises(OSError, match="the disk went away"):
-            atomic.publish(staged / "target", tmp_path / "target", overwrite=True)
+            atomic.publish({staged / "target": tmp_path / "target"}, overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_of_two_files_both_or_none_are_replaced(failing, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    with atomic.staged(tmp_path) as staged:
+        for name in ("a", "b"):
+            (staged / name).write_text("new")
+        renames, rename = [], os.rename
+
+        def one_fails(*paths):
+            renames.append(paths)
+            if len(renames) == failing:
+                raise OSError("the disk went away")
+            rename(*paths)
+
+        monkeypatch.setattr(os, "rename", one_fails)
+        with pytest.raises(OSError, match="the disk went away"):
+            atomic.publish({staged / name: tmp_path / name for name in ("a", "b")}, overwrite=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+
+
+@pytest.mark.parametrize("at, left", [(0, "old"), (1, "old"), (2, "old"), (3, "old"), (4, "new")])
+def test_what_a_killed_process_replaced_is_put_back(at, left, tmp_path, monkeypatch):
+    """Killed before its rename number `at`, of two that put the old files away and two that put the new ones there."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    done = subprocess.run([sys.executable, "-c", f"""
+import os, pathlib
+from keras_preact._support import atomic
+folder, renames, rename = pathlib.Path({str(tmp_path)!r}), [], os.rename
+def killed(*paths):
+    if len(renames) == {at}:
+        os._exit(3)
+    renames.append(rename(*paths))
+os.rename = killed
+with atomic.staged(folder) as staged:
+    for name in ("a", "b"):
+        (staged / name).write_text("new")
+    atomic.publish({{staged / name: folder / name for name in ("a", "b")}}, overwrite=True)
+    os._exit(3)
+"""], env=os.environ | {"PYTHONPATH": str(PACKAGE_PARENT)})
+    assert done.returncode == 3
+    monkeypatch.setattr(atomic, "YOUNG", -1)
+    with atomic.staged(tmp_path):
+        pass
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": left, "b": left}
 
 
 def test_a_file_is_whole_before_it_is_at_its_place(tmp_path):

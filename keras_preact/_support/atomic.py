@@ -10,6 +10,7 @@ from keras_preact._support.locks import lock_folder
 from keras_preact._support.paths import local
 
 PREFIX = ".keras_preact-new-"  # of the names of staged folders
+REPLACED = "replaced"  # a folder in a staged one
 YOUNG = 60  # seconds, in which a folder may not be locked yet
 
 
@@ -49,23 +50,39 @@ def _remove_left(folder):
         with contextlib.suppress(OSError):  # another process removes it
             lock = lock_folder(left) if time.time() - left.stat().st_mtime > YOUNG else None
             if lock is not None:
+                _put_back(left / REPLACED, folder)
                 shutil.rmtree(left)
                 os.close(lock)
 
 
-def publish(new, target, overwrite):
-    """Renames `new`, in a staged folder, to `target`; what is there already goes into the staged folder, or raises.
+def _put_back(replaced, folder):
+    """Puts back what a process replaced that was killed before all was in its place."""
+    before = list(replaced.glob("*"))
+    if not all((folder / old.name).exists() for old in before):
+        for old in before:
+            os.replace(old, folder / old.name)
 
-    Where the second rename fails the first is taken back.
+
+def publish(targets, overwrite):
+    """Renames files or folders, {path in a staged folder: its place in the folder around it}, all or none.
+
+    What is there already goes into the staged folder, before anything takes its place; or it raises.
     """
-    before = new.with_name("replaced")
-    if overwrite and target.exists():
-        os.rename(target, before)
+    first, target = next(iter(targets.items()))
+    replaced, folder, placed = first.with_name(REPLACED), target.parent, []
+    replaced.mkdir(exist_ok=True)
     try:
-        os.rename(new, target)
+        for target in targets.values():
+            if overwrite and target.exists():
+                os.rename(target, replaced / target.name)
+        for new, target in targets.items():
+            os.rename(new, target)
+            placed.append((new, target))
     except OSError:
-        if before.exists():
-            os.rename(before, target)
+        for new, target in placed:
+            os.rename(target, new)
+        for old in replaced.iterdir():
+            os.rename(old, folder / old.name)
         raise
 
 

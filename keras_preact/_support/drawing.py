@@ -4,6 +4,11 @@ from contextlib import contextmanager
 from keras_preact._support import atomic
 
 
+def printable(label):
+    """Returns a name that Matplotlib can draw: of a folder whose name is no text, with escapes."""
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def drawing(path, rows=1, columns=1, figsize=None, **subplots):
     """Yields the axes of a new figure, and writes it as a PNG, whole or not at all.

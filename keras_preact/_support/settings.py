@@ -20,9 +20,13 @@ def recursion_limit(layers):
 
 @contextmanager
 def random_seed(seed):
-    """Sets the seeds of Python, NumPy and the backend, and afterwards the states that the first two had before."""
+    """Sets the seeds of Python, of which Keras draws its own, and of NumPy, and afterwards the states of before.
+
+    `keras.utils.set_random_seed` sets TensorFlow's and PyTorch's, too, which cannot be set back.
+    """
     python, numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
     try:
         yield
     finally:

@@ -152,14 +152,21 @@ def of_runtime(verb: Callable) -> Callable:
     )(verb)
 
 
-def predictor(name: str | None, weights: str | None, runtime: str | None) -> Any:
+of_activation = click.option(
+    "--activation", type=click.Choice(["softmax", "sigmoid"]),
+    help="Of a network that gives logits.  [default: what its last layer says]",
+)
+
+
+def predictor(name: str | None, weights: str | None, runtime: str | None, activation: str | None = None) -> Any:
     """Returns the `Predictor` of a command that names a runtime or an exported file, and None of any other."""
     import keras_preact
 
     exported = name is not None and Path(name).suffix in OF_SUFFIX
     if runtime is None and not exported:
         return None
-    predict = keras_preact.predictor(name if exported else trained(name, weights), runtime or AUTO, BATCH)
+    network = name if exported else trained(name, weights)
+    predict = keras_preact.predictor(network, runtime or AUTO, BATCH, activation=activation)
     click.echo(predict, err=True)
     return predict
 

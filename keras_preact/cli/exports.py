@@ -2,7 +2,7 @@
 
 import click
 
-from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras, trained
+from keras_preact.cli.common import POSITIVE, image_files, of_activation, of_network, on_keras, trained
 
 
 @click.command()
@@ -12,8 +12,7 @@ from keras_preact.cli.common import POSITIVE, image_files, of_network, on_keras,
               help="Of a SavedModel the folder of versions, whose name it is served under; else the file.")
 @click.option("--version", type=POSITIVE, help="Of a SavedModel.  [default: the next]")
 @click.option("--calibration", metavar="DIR", help="Of litert_int8, a folder of images like those to come.")
-@click.option("--activation", type=click.Choice(["softmax", "sigmoid"]),
-              help="Of a network that gives logits.  [default: what its last layer says]")
+@of_activation
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 @on_keras
 def export(model, weights, format, output, version, calibration, activation, overwrite):

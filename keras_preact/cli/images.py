@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 
 from keras_preact._support.paths import local
-from keras_preact.cli.common import BATCH, POSITIVE, image_files, of_network, of_runtime, on_keras, predictor, trained
+from keras_preact.cli.common import (
+    BATCH,
+    POSITIVE,
+    image_files,
+    of_activation,
+    of_network,
+    of_runtime,
+    on_keras,
+    predictor,
+    trained,
+)
 
 
 @click.command()
@@ -15,9 +25,10 @@ from keras_preact.cli.common import BATCH, POSITIVE, image_files, of_network, of
 @of_network("--model")
 @click.option("--top", type=POSITIVE, default=3, help="Classes to print for each image.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each image.")
+@of_activation
 @of_runtime
 @on_keras
-def classify(paths, model, weights, top, as_json, runtime):
+def classify(paths, model, weights, top, as_json, activation, runtime):
     """Classify images with a pretrained network.
 
     IMAGE is an image file, a folder of them, or - for standard input. --model may be a file that `export` wrote, too.
@@ -30,7 +41,8 @@ def classify(paths, model, weights, top, as_json, runtime):
     failures = 0
     with Progress(console=Console(stderr=True, quiet=not sys.stderr.isatty()), transient=True) as progress:
         loading = progress.add_task("Loading the network", total=None)
-        network = predictor(model, weights, runtime) or trained(model, weights)
+        network = predictor(model, weights, runtime, activation) or trained(model, weights)
+        predict = _call_of(network, activation)
         progress.remove_task(loading)
         bar = progress.add_task("Classifying", total=len(files))
         for start in range(0, len(files), BATCH):
@@ -40,7 +52,7 @@ def classify(paths, model, weights, top, as_json, runtime):
                 click.echo(f"{file}: cannot be read as an image: {error}", err=True)
                 if as_json:
                     click.echo(json.dumps({"file": str(file), "error": str(error)}))
-            for file, best in _predictions(network, images, top):
+            for file, best in _predictions(predict, network.labels, images, top):
                 click.echo(_as_json(file, best) if as_json else _as_line(file, best, width))
             failures += len(errors)
             progress.advance(bar, len(batch))
@@ -62,16 +74,26 @@ def _read(files, preprocessing):
     return images, errors
 
 
-def _predictions(network, images, top):
+def _call_of(network, activation):
+    """Returns a call from uint8 images to probabilities, of a network or a `Predictor`."""
+    from keras_preact import Predictor
+    from keras_preact.exporting.preparation import probabilities_of
+    from keras_preact.training.evaluation import outputs_of
+
+    if isinstance(network, Predictor):
+        return network
+    outputs, probabilities = outputs_of(network, network.preprocessing), probabilities_of(network, activation)
+    return lambda images: probabilities(outputs(images))
+
+
+def _predictions(predict, labels, images, top):
     """Yields (file, its best classes)."""
     import numpy as np
 
     from keras_preact import decode_predictions
-    from keras_preact.training.evaluation import outputs_of
 
     if images:
-        outputs = outputs_of(network, network.preprocessing)(np.stack(list(images.values())))
-        yield from zip(images, decode_predictions(outputs, top, network.labels))
+        yield from zip(images, decode_predictions(predict(np.stack(list(images.values()))), top, labels))
 
 
 def _as_json(file, best):
@@ -93,14 +115,13 @@ def _opened(file):
 @of_network("--model")
 @click.option("--class", "label", help="Label of the class.  [default: the most probable]")
 @click.option("--output", metavar="PNG", help="Where to write the overlay.  [default: IMAGE_grad_cam.png]")
+@of_activation
 @on_keras
-def explain(image, model, weights, label, output):
+def explain(image, model, weights, label, output, activation):
     """Show where in an image a network sees a class (Grad-CAM).
 
     IMAGE is an image file, or - for standard input.
     """
-    import numpy as np
-
     from keras_preact import load_image, preprocess_input
     from keras_preact._support.checks import check_choice
     from keras_preact.networks import explanation
@@ -111,16 +132,16 @@ def explain(image, model, weights, label, output):
     if target.suffix.lower() != ".png":
         raise ValueError(f"--output must end in .png. Received: {target}")
     network = trained(model, weights)
-    classes = None
+    predict, classes = _call_of(network, activation), None
     if label is not None:
         check_choice("--class", label, network.labels)
         classes = [network.labels.index(label)]
     pixels = load_image(_opened(image), network.preprocessing)
     x = preprocess_input(pixels, network.preprocessing)[None]
     (heat,), (index,) = explanation.grad_cam(network, x, classes)
-    probability = np.asarray(network.predict_on_batch(x))[0, index]
+    (probabilities,) = predict(pixels[None])
     explanation.overlay(pixels, heat).save(target)
-    click.echo(f"{target}  {network.labels[index]} {probability:.1%}")
+    click.echo(f"{target}  {network.labels[index]} {probabilities[index]:.1%}")
 
 
 VERBS = (classify, explain)

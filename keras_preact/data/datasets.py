@@ -75,8 +75,20 @@ def _arrays_of(source, known):
     for part, given in parts.items():
         images, labels = given if _is_pair(given) else _gathered(given)
         arrays |= {f"x_{part}": images, f"y_{part}": labels}
-    names = getattr(parts.get("train", source), CLASS_NAMES[0], None)  # of Keras's image_dataset_from_directory
-    return arrays | ({CLASS_NAMES[0]: names} if names else {})
+    # Keras's image_dataset_from_directory tells them.
+    train, test = (list(getattr(parts.get(part, source), CLASS_NAMES[0], None) or ()) for part in SPLITS)
+    if test and test != train:
+        arrays["y_test"] = _in_order_of(train, test, np.asarray(arrays["y_test"]))
+    return arrays | ({CLASS_NAMES[0]: train} if train else {})
+
+
+def _in_order_of(train, test, labels):
+    """Returns the labels of test images, numbers or one-hot rows whose classes are `test`, by the classes `train`."""
+    if sorted(train) != sorted(test):
+        raise ValueError(f"The two data sets must have the same `class_names`. Received: {train} and {test}")
+    if labels.ndim == 2 and labels.shape[1] == len(test):
+        return labels[:, [test.index(name) for name in train]]
+    return np.array([train.index(name) for name in test])[labels] if labels.dtype.kind in "iu" else labels
 
 
 def _is_pair(part):

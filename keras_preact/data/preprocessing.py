@@ -160,6 +160,53 @@ def layer(preprocessing):
     return keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="normalization", dtype="float32")
 
 
+def for_model(preprocessing, model):
+    """Returns the `Preprocessing` of images for `model`, whose network, inside it, wants them as `preprocessing` says.
+
+    Where layers before the network normalize its images, it is that of pixels as they are; where they change them in
+    another way that counts when the network is used, nobody knows it: None.
+    """
+    from keras import layers
+
+    from keras_preact.networks.graph import NEUTRAL, entering
+
+    others = layers.ZeroPadding2D, layers.BatchNormalization, layers.Permute, layers.Activation, layers.ReLU
+    known = (*NEUTRAL, *_normalizing(), *others)
+    augmentation = [layer for layer in entering(model) if type(layer).__name__.startswith("Random")]
+    if any(not isinstance(layer, known) and layer not in augmentation for layer in entering(model)):
+        return None
+    return of_pixels(preprocessing) if normalizes(model) else preprocessing
+
+
+def of_pixels(preprocessing):
+    """Returns the `Preprocessing` that leaves pixel values as they are."""
+    count = len(preprocessing.mean)
+    return dataclasses.replace(preprocessing, mean=(0,) * count, std=(1 / 255,) * count)
+
+
+def normalizes(model):
+    """Returns whether layers of `model` normalize its images."""
+    from keras_preact.networks.graph import entering
+
+    return any(isinstance(layer, _normalizing()) for layer in entering(model))
+
+
+def _normalizing():
+    from keras import layers
+
+    return layers.Rescaling, layers.Normalization
+
+
+def check_for(preprocessing, model):
+    """Raises ValueError where `model` would normalize images again that `preprocessing` normalizes."""
+    pixels = of_pixels(preprocessing)
+    if (pixels.mean, pixels.std) != (preprocessing.mean, preprocessing.std) and normalizes(model):
+        raise ValueError(
+            f"{model.name} normalizes its images itself, which would be done twice: its `preprocessing` must have the "
+            f"mean 0 and the std 1/255 for each channel. Received: {preprocessing}"
+        )
+
+
 def normalize(x, preprocessing, data_format=None):
     """Returns (x / 255 - mean) / std as float32, without changing `x`.
 

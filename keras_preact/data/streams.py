@@ -72,7 +72,7 @@ class Files:
         """Returns a `tf.data.Dataset` of what `read` takes, in an order that follows from `seed`."""
         tf = tensorflow()
 
-        paths, labels = tf.constant([str(path) for path in self.paths]), tf.constant(self.labels, "int32")
+        paths, labels = tf.constant(list(map(os.fsencode, self.paths))), tf.constant(self.labels, "int32")
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self)), seed)
         return tf.data.Dataset.from_tensor_slices((tf.gather(paths, order), tf.gather(labels, order)))
 
@@ -331,7 +331,7 @@ def _tensorflow_reads(file):
 
     from keras_preact.data import decoding
 
-    encoded = tf.io.read_file(str(file))
+    encoded = tf.io.read_file(os.fsencode(file))
     try:
         return not tf.io.is_jpeg(encoded) or len(decoding.decode(encoded)) > 0
     except tf.errors.OpError:

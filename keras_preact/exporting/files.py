@@ -44,10 +44,10 @@ def export_file(
         metadata |= {"disagreement": exported.disagreement, "disagreement_of_logarithms": exported.logarithms}
         new.with_name(f"{new.name}.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         files = sorted(staged.iterdir(), key=lambda file: file == new)  # the one that was asked for comes last
-        for file in files:
-            preparation.check_free(target.with_name(file.name), overwrite)
-        for file in files:
-            file.replace(target.with_name(file.name))
+        targets = {file: target.with_name(file.name) for file in files}
+        for place in targets.values():
+            preparation.check_free(place, overwrite)
+        atomic.publish(targets, overwrite)
     return exported
 
 

@@ -148,6 +148,7 @@ def predictor(
     batch_size: int = 128,
     threads: int | None = None,
     precision: str = "float32",
+    activation: str | None = None,
 ) -> Predictor:
     """Returns a call from images to probabilities, on the fastest runtime that is installed.
 
@@ -165,6 +166,7 @@ def predictor(
             for the process, so that with `threads` these two are left out.
         precision: "float32", or "bfloat16", which OpenVINO has on CPUs that compute in it: about twice as fast, and a
             probability differs by some hundredths at most.
+        activation: what turns the outputs of a model into probabilities, as of `export`; a file has it inside.
 
     Returns:
         A `Predictor`.
@@ -194,10 +196,12 @@ def predictor(
             f"Received: {runtime}"
         )
     if path:
+        if activation is not None:
+            raise ValueError(f"A file has its `activation` inside: leave it out. Received: {activation!r}")
         return _of_file(path, runtime, wanted)
     if runtime == AUTO:
-        return _fastest(model, [name for name in wanted.able if _is_installed(name)], wanted)
-    ready = _prepared(model, runtime)
+        return _fastest(model, [name for name in wanted.able if _is_installed(name)], wanted, activation)
+    ready = _prepared(model, runtime, activation)
     return Predictor(_opened(ready, runtime, wanted), runtime, ready.preprocessing, ready.labels, batch_size)
 
 
@@ -211,8 +215,8 @@ def _is_installed(name):
     return keras.backend.backend() == RUNTIMES[name].backend
 
 
-def _prepared(model, runtime):
-    return preparation.prepare(model, keep_relu=None if runtime == KERAS else True)
+def _prepared(model, runtime, activation):
+    return preparation.prepare(model, keep_relu=None if runtime == KERAS else True, activation=activation)
 
 
 def _opened(ready, runtime, wanted):
@@ -236,12 +240,12 @@ def _opened(ready, runtime, wanted):
     return run
 
 
-def _fastest(model, names, wanted):
+def _fastest(model, names, wanted, activation):
     file, key = _rates_file(), _key(model, names, wanted)
     rates = _known(file).get(key)
     calls, failures = {}, {}
     for name in names if not rates else [max(rates, key=rates.get)]:
-        ready = _prepared(model, name)
+        ready = _prepared(model, name, activation)
         try:
             calls[name] = _opened(ready, name, wanted)
         except Exception as error:  # of a converter, any

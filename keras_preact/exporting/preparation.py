@@ -11,7 +11,7 @@ import numpy as np
 from keras_preact._support.checks import check_choice
 from keras_preact._support.paths import local
 from keras_preact._support.settings import recursion_limit
-from keras_preact.data.preprocessing import Preprocessing, normalize, to_data_format
+from keras_preact.data.preprocessing import Preprocessing, check_for, normalize, to_data_format
 from keras_preact.exporting.simplification import simplify_for_inference
 from keras_preact.networks.graph import head_of, opened, strides_of
 
@@ -111,6 +111,19 @@ PROBABILITIES = {
 }
 
 
+def probabilities_of(model, activation=None):
+    """Returns a call from the outputs of `model`, an array, to probabilities.
+
+    Args:
+        model: as of `prepare`.
+        activation: as of `export`.
+
+    Raises:
+        ValueError: outputs whose meaning is not known.
+    """
+    return PROBABILITIES[_activation(model, head_of(opened(model)), activation)]
+
+
 def require_backend(wanted="tensorflow", format="savedmodel"):
     """Raises ValueError on another backend than that which writes a format."""
     if keras.backend.backend() != wanted:
@@ -141,6 +154,7 @@ def prepare(model, preprocessing=None, labels=None, classifies=True, keep_relu=F
             f"{model.name} does not say how its images were preprocessed: give `preprocessing`, a "
             f"keras_preact.Preprocessing, or set model.preprocessing. Received: {preprocessing!r}"
         )
+    check_for(preprocessing, model)
     whole = opened(model)
     if len(whole.inputs) != 1 or len(whole.outputs) != 1:
         raise ValueError(

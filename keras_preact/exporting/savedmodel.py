@@ -100,7 +100,7 @@ def export_savedmodel(
         functions = {name: functions[name] for name in signatures}
         tf.saved_model.save(module, str(new), functions)
         samples = preparation.samples((*(side + 8 for side in ready.preprocessing.size), channels))
-        _write_warmup(new / "assets.extra" / WARMUP, target.parent.name, functions, samples[:1])
+        _write_warmup(new / "assets.extra" / WARMUP, target.parent.resolve().name, functions, samples[:1])
         differences = _differences(new, ready, signatures, samples)
         preparation.check("savedmodel", differences, ready.tolerance)
         exported = preparation.Exported("savedmodel", target, preparation.size_of(new), *differences)
@@ -112,7 +112,7 @@ def export_savedmodel(
 def _published(new, target, overwrite, asked):
     """Renames `new` to `target`; returns False where another export took a number that was not `asked` for."""
     try:
-        atomic.publish(new, target, overwrite and asked)
+        atomic.publish({new: target}, overwrite and asked)
     except OSError as error:
         if asked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

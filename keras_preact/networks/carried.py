@@ -6,6 +6,7 @@ ask for it. So `model.save` keeps it, Keras alone opens the file, and no layer, 
 import dataclasses
 import functools
 import json
+import types
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def carry(model, config):
     model.save_assets = functools.partial(_write, model, config)
     # A new head makes a new model of the same layers.
     model.get_layer("stem_conv").save_assets = functools.partial(_write, model, None)
+
+
+def carry_part(model, preprocessing):
+    """Lets files of `model` carry what a network inside it, or behind layers of its own, wants alone."""
+    from keras_preact.networks.graph import layers_of
+
+    vars(model).pop("save_assets", None)
+    told = types.SimpleNamespace(preprocessing=preprocessing, labels=None)
+    for layer in layers_of(model):
+        if layer.name == "stem_conv":
+            layer.save_assets = functools.partial(_write, told, None)
 
 
 def config_of(model):

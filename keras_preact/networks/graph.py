@@ -65,6 +65,20 @@ def nodes_of(model):
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
+def entering(model):
+    """Returns the layers of `model` between its input and the first layer with a kernel; none without a graph."""
+    found = []
+    for node in nodes_of(model) if compat.functional(model) else ():
+        layer = node.operation
+        if compat.functional(layer):
+            return found + entering(layer)
+        if hasattr(layer, "kernel"):
+            break
+        if not isinstance(layer, layers.InputLayer):
+            found.append(layer)
+    return found
+
+
 def opened(model):
     """Returns a functional model of the same layers and variables as `model`, in which no model is a layer.
 

@@ -7,10 +7,20 @@ import keras
 import numpy as np
 
 from keras_preact._support.checks import as_list, check_choice, check_count, is_count
-from keras_preact._support.drawing import drawing
+from keras_preact._support.drawing import drawing, printable
 from keras_preact.data import datasets
 from keras_preact.data.arrays import Data
-from keras_preact.data.preprocessing import IMAGENET_LABELS, LABELS, VIEWS, Preprocessing, normalize, to_data_format
+from keras_preact.data.preprocessing import (
+    IMAGENET_LABELS,
+    LABELS,
+    VIEWS,
+    Preprocessing,
+    check_for,
+    normalize,
+    normalizes,
+    of_pixels,
+    to_data_format,
+)
 
 LAST = "channels_last"
 
@@ -68,14 +78,15 @@ class Report:
         """Writes the confusion matrix, each row in percent of its class, as a PNG."""
         n = len(self.labels)
         side = min(3 + 0.4 * n, 20)
+        labels = [printable(label) for label in self.labels]
         share = 100 * self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
         with drawing(path, figsize=(side, side)) as axes:
             axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
             axes.set(
-                xticks=range(n), yticks=range(n), yticklabels=self.labels, xlabel="predicted", ylabel="true",
+                xticks=range(n), yticks=range(n), yticklabels=labels, xlabel="predicted", ylabel="true",
                 title=f"{self.dataset}: {self.top1_error:.2f} % error",
             )
-            axes.set_xticklabels(self.labels, rotation=90)
+            axes.set_xticklabels(labels, rotation=90)
             if n <= 20:
                 for (row, column), value in np.ndenumerate(share):
                     axes.text(
@@ -135,9 +146,16 @@ def evaluate(
             check_count(name, value)
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise ValueError(f"`preprocessing` must be a Preprocessing, as the model's. Received: {preprocessing!r}")
+    if not all(isinstance(getattr(model, f"{end}_shape", None), tuple) for end in ("input", "output")):
+        raise ValueError(
+            "`model` must have one input and one output of known shapes: build a subclass of keras.Model from "
+            f"keras.Input, as a functional model. Received: {getattr(model, 'name', model)!r}"
+        )
     known = getattr(model, "labels", None) or tuple(map(str, range(model.output_shape[-1])))
     data = datasets.load(data, known=known)
-    preprocessing = preprocessing or getattr(model, "preprocessing", None) or data.preprocessing
+    preprocessing = preprocessing or getattr(model, "preprocessing", None)
+    if preprocessing is None and data.preprocessing is not None:
+        preprocessing = of_pixels(data.preprocessing) if normalizes(model) else data.preprocessing
     if preprocessing is None:
         raise ValueError("Without training images, whose statistics these may be, give `preprocessing`. Received: None")
     trained = preprocessing.size
@@ -162,7 +180,13 @@ def evaluate(
     run = outputs_of(model, preprocessing)
     for images, labels in data.test_views(views, resizing, batch_size, preprocessing.size):
         outputs = [run(view) for view in np.moveaxis(images, 1, 0)]
-        scores.append(np.sum(outputs, 0, dtype="float64")[:, order])
+        outputs = np.sum(outputs, 0, dtype="float64")[:, order]
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                "The network gives values that are not finite: its weights or the images are no numbers, or it "
+                "computes in a precision that is too low for it."
+            )
+        scores.append(outputs)
         truth.append(labels)
         progress.add(len(labels))
     report = score(data.name, views, preprocessing.size, data.labels, np.concatenate(scores), np.concatenate(truth))
@@ -176,6 +200,7 @@ def outputs_of(model, preprocessing):
         ValueError: the statistics of `preprocessing` are not those that a `Predictor` has inside.
     """
     if hasattr(model, "predict_on_batch"):
+        check_for(preprocessing, model)
         return lambda images: keras.ops.convert_to_numpy(
             model.predict_on_batch(to_data_format(normalize(images, preprocessing, LAST)))
         )

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 
 from keras_preact._support.checks import check_choice
-from keras_preact.data.preprocessing import LABELS
+from keras_preact.data.preprocessing import LABELS, for_model
 from keras_preact.networks import costs, files
 from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.building import ResNet, check_top
+from keras_preact.networks.carried import carry_part
 from keras_preact.networks.graph import deep_enough
 from keras_preact.zoo import index
 from keras_preact.zoo.metadata import Metadata
@@ -122,7 +123,10 @@ def _build(architecture, weights, config, classes, **arguments):
     files.assign(own, layers, repr(os.fspath(found.address)), keep_head=new_head)
     model.origin = found.origin(architecture)
     if known:
-        model.preprocessing = known.preprocessing and known.preprocessing.of_input(own.input_shape[1:])
+        inside = known.preprocessing and known.preprocessing.of_input(own.input_shape[1:])
+        model.preprocessing = inside and for_model(inside, model)
+        if model.preprocessing != inside:
+            carry_part(model, inside)
         model.labels = None if new_head else LABELS.get(known.labels, known.labels)
     if new_head:
         had = f"{trained} classes" if trained else "no such layer"

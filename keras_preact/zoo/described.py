@@ -9,7 +9,7 @@ import keras
 
 from keras_preact._support import atomic
 from keras_preact._support.checks import from_values
-from keras_preact.data.preprocessing import Preprocessing
+from keras_preact.data.preprocessing import Preprocessing, for_model
 from keras_preact.networks import carried
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.networks.files import reading, seal
@@ -71,7 +71,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     """Opens a .keras file as `keras.saving.load_model` does, with the `preprocessing` and `labels` that it carries.
 
     `model.save` writes them into the file of a network of the zoo, and its preprocessing into that of any model that
-    holds such a network or its layers. Set `model.labels` before you save a new head.
+    holds such a network or its layers. Set `model.labels` before you save a new head. Where layers before the network
+    normalize its images, the `preprocessing` of the model is that of pixels as they are.
 
     Args:
         path: of the file.
@@ -96,7 +97,12 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         model = keras.saving.load_model(path)
     except Exception as error:
         raise ValueError(f"Keras cannot open {path}: {error}") from error
-    model.preprocessing, model.labels = _known(told, path)
+    preprocessing, model.labels = _known(told, path)
+    if preprocessing and not told["config"]:  # that of a network inside
+        carried.carry_part(model, preprocessing)
+        preprocessing = for_model(preprocessing, model)
+        preprocessing = preprocessing and preprocessing.of_input(model.input_shape[1:])
+    model.preprocessing = preprocessing
     model.origin = None  # a file of one's own
     if told["config"]:
         carried.carry(model, from_values(NetworkConfig, told["config"], path))

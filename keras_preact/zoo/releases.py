@@ -74,7 +74,7 @@ def converted(url, published, convert):
 def _publish(new, entry, url):
     if kept(url) is None:  # or another process was faster
         try:
-            atomic.publish(new, entry, overwrite=True)
+            atomic.publish({new: entry}, overwrite=True)
         except OSError:
             if kept(url) is None:
                 raise
