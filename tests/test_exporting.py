@@ -218,6 +218,21 @@ def test_networks_of_channels_first_take_images_whose_channels_come_last(format,
     np.testing.assert_allclose(kp.predictor(exported.path)(images), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["onnx", slow("litert"), slow("openvino")])
+def test_augmentation_is_left_out(format, model, images, tmp_path, missing):
+    missing(format)
+    augmented = keras.Sequential([
+        keras.Input((32, 32, 3)), keras.layers.RandomFlip(), keras.layers.RandomRotation(0.2),
+        keras.layers.GaussianNoise(0.5), model,
+    ])
+    augmented.preprocessing, augmented.labels = model.preprocessing, model.labels
+    target = tmp_path / f"preact{SUFFIXES[format]}"
+    kp.export(augmented, target, format)
+    expected = model.predict_on_batch(kp.preprocess_input(images))
+    for _ in range(2):
+        np.testing.assert_allclose(RUN[format](target, images), expected, atol=1e-5)
+
+
 def test_values_that_are_no_numbers_are_found_before_the_long_work(tmp_path, missing, monkeypatch):
     missing("onnx")
     model = kp.PreActResNet20(weights="cifar10")

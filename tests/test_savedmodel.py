@@ -502,3 +502,11 @@ def test_a_path_that_is_or_is_below_a_file(tmp_path):
                           ("file/tiny", "must be in a folder that can be written to. Received: .*Not a directory")):
         with pytest.raises(ValueError, match=message):
             export_savedmodel(tiny_model(), tmp_path / path, preprocessing=HALF, labels=LABELS)
+
+
+def test_a_model_in_the_folder_of_now_is_warmed_up_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = build(tiny(), (16, 16, 3))
+    model.preprocessing, model.labels = HALF, LABELS
+    kp.export_savedmodel(model, ".", signatures=("serving_default",))
+    assert tmp_path.name.encode() in (tmp_path / "1" / "assets.extra" / "tf_serving_warmup_requests").read_bytes()

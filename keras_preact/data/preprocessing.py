@@ -171,9 +171,7 @@ def for_model(preprocessing, model):
     from keras_preact.networks.graph import NEUTRAL, entering
 
     others = layers.ZeroPadding2D, layers.BatchNormalization, layers.Permute, layers.Activation, layers.ReLU
-    known = (*NEUTRAL, *_normalizing(), *others)
-    augmentation = [layer for layer in entering(model) if type(layer).__name__.startswith("Random")]
-    if any(not isinstance(layer, known) and layer not in augmentation for layer in entering(model)):
+    if not all(isinstance(layer, (*NEUTRAL, *_normalizing(), *others)) for layer in entering(model)):
         return None
     return of_pixels(preprocessing) if normalizes(model) else preprocessing
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers
 
 from keras_preact._support.settings import recursion_limit
-from keras_preact.networks.graph import nodes_of, opened
+from keras_preact.networks.graph import AUGMENTATION, nodes_of, opened
 
 KERNELS = (layers.Conv2D, layers.Dense)
 # How many standard deviations of its channel an offset may be: more would cost digits of the sums it is added to.
@@ -67,7 +67,8 @@ class _Plan:
                 self.consumers.setdefault(id(tensor), []).append(layer)
         self.outputs = {id(tensor) for tensor in self.model.outputs}
         self.weights = {layer.name: _kernel_and_bias(layer) for layer in self.layers if _has_kernel(layer)}
-        self.left_out = set()
+        # Of augmentation exporters draw numbers in inference, too.
+        self.left_out = {layer.name for layer in self.layers if isinstance(layer, AUGMENTATION)}
 
     def next(self, layer):
         """Returns the layers that take its output; the outputs of the model count as None."""

@@ -7,8 +7,14 @@ from keras import layers
 from keras_preact._support import compat
 from keras_preact._support.settings import recursion_limit
 
-# Layers that pass their input on in inference.
-NEUTRAL = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise, layers.Identity)
+# Layers that pass their input on in inference; a random crop is resized then.
+AUGMENTATION = tuple(
+    kind for name, kind in vars(layers).items() if name.startswith("Rand") and name != "RandomCrop"
+)
+NEUTRAL = (
+    layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise, layers.Identity,
+    *AUGMENTATION,
+)
 
 
 def layers_of(model):
