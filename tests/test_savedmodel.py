@@ -508,5 +508,5 @@ def test_a_model_in_the_folder_of_now_is_warmed_up_by_its_name(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     model = build(tiny(), (16, 16, 3))
     model.preprocessing, model.labels = HALF, LABELS
-    kp.export_savedmodel(model, ".", signatures=("serving_default",))
+    kp.export_savedmodel(model, ".", signatures=("serving_default",), activation="softmax")
     assert tmp_path.name.encode() in (tmp_path / "1" / "assets.extra" / "tf_serving_warmup_requests").read_bytes()
