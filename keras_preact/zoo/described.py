@@ -12,7 +12,7 @@ from keras_preact._support.checks import from_values
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks import carried
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.networks.files import reading, seal
+from keras_preact.networks.files import check_values, reading, seal
 
 ABOUT = "keras_preact"  # the entry of the HDF5 file
 
@@ -80,7 +80,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         The model. What the file does not tell is None.
 
     Raises:
-        ValueError: no such file, or one that cannot be read.
+        ValueError: no such file, one that cannot be read, or one whose values are no weights: not finite, or negative
+            variances.
 
     Example:
 
@@ -96,6 +97,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         model = keras.saving.load_model(path)
     except Exception as error:
         raise ValueError(f"Keras cannot open {path}: {error}") from error
+    check_values(model, path)
     model.preprocessing, model.labels = _known(told, path)
     model.origin = None  # a file of one's own
     if told["config"]:
