@@ -85,7 +85,7 @@ def test_a_kernel_without_a_shape_does_not_fit(tmp_path):
     {"config": {"units": [1], "widths": [4]}, "preprocessing": {"mean": [0.5]}, "labels": None},
     {"config": {"units": [0], "widths": [4]}, "preprocessing": None, "labels": None},
     {"config": {"units": [1], "widths": [4], "order": "x"}, "preprocessing": None, "labels": None},
-    {"config": {"units": [1], "widths": [4]}, "preprocessing": {"mean": [2], "std": [1], "size": [8]}, "labels": None},
+    {"config": {"units": [1], "widths": [4]}, "preprocessing": None, "labels": 5},
     {"config": [], "preprocessing": None, "labels": None}, {}, [], 3,
 ], ids=range(10))
 def test_weights_that_tell_other_things(about, tmp_path):

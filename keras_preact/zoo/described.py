@@ -63,8 +63,8 @@ def about(path):
                 told = json.loads(h5[ABOUT].asstr()[()]) if ABOUT in h5 else {"config": None}
         if told["config"] is None:
             return None
-        known = _known(told, path)
-    return About(from_values(NetworkConfig, told["config"], path), *known)
+        told = {part: told[part] for part in ("config", "preprocessing", "labels")}
+    return About(from_values(NetworkConfig, told["config"], path), *_known(told, path))
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -107,6 +107,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
 def _known(told, path):
     preprocessing, labels = told["preprocessing"], told["labels"]
+    if not isinstance(labels, (str, list, type(None))):
+        raise ValueError(f"{path} is damaged: its labels must be a name for each class. Received: {labels!r}")
     return (
         preprocessing and from_values(Preprocessing, preprocessing, path),
         tuple(labels) if isinstance(labels, list) else labels,
