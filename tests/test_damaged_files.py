@@ -15,6 +15,7 @@ import pytest
 import torch7
 
 import keras_preact as kp
+from keras_preact._support import kinds
 from keras_preact.data import arrays
 from keras_preact.networks import files
 from keras_preact.networks.config import NetworkConfig
@@ -236,6 +237,15 @@ def whole_files(folder, network, run):
         "config.json": importers.files.config, runs.RUN: lambda path: runs.read_run(path.parent),
         runs.LOG: runs.read_log,
     }
+
+
+def test_whole_files_are_called_what_they_are(network, run, tmp_path):
+    whole_files(tmp_path, network, run)
+    called = {
+        "a.weights.h5": "an HDF5 file", "a.keras": "a .keras file", "a.safetensors": "a safetensors file",
+        "a.pth": "a PyTorch file", "a.t7": "a Torch7 file", "config.json": None, runs.LOG: None,
+    }
+    assert {name: kinds.kind_of(tmp_path / name) for name in called} == called
 
 
 def test_files_damaged_at_random(network, run, tmp_path):

@@ -198,7 +198,7 @@ def test_pth_files_of_every_age(tmp_path):
     state = {"output.weight": torch.arange(6.0).reshape(2, 3)}
     for zipped in (False, True):
         torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-        tensors = importers.files.torch(tmp_path / "a.pth")
+        tensors = importers.files.safetensors_or_torch(tmp_path / "a.pth")
         np.testing.assert_array_equal(tensors["output.weight"], [[0, 1, 2], [3, 4, 5]])
 
 
