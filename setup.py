@@ -15,7 +15,7 @@ extras = {
     "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx>=1.17"],
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
-    "convert": ["torch"],
+    "convert": ["torch>=2.6"],
     "demo": ["tensorflow>=2.18", "gradio>=6"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }

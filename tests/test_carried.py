@@ -164,6 +164,22 @@ def test_a_file_that_carries_something_else(change, pattern, file, tmp_path):
     assert str(tmp_path / "a.keras") in str(error.value)
 
 
+@pytest.mark.parametrize("place, value, pattern", [
+    (0, np.nan, r"values that are no weights; .*\n  .*gamma: 1 of 64 values are not finite"),
+    (3, -1, r"\n  .*moving_variance: 1 of 64 variances are negative"),
+])
+def test_values_that_are_no_weights_are_refused_as_builders_do(place, value, pattern, tuned, tmp_path):
+    other = keras.models.clone_model(tuned)
+    values = other.get_layer("closing_bn").get_weights()
+    values[place][5] = value
+    other.get_layer("closing_bn").set_weights(values)
+    other = keras.Sequential([keras.Input((48, 40, 3)), other])
+    other.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=pattern) as error:
+        kp.load_model(tmp_path / "a.keras")
+    assert str(tmp_path / "a.keras") in str(error.value)
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must name a .keras file; a builder takes files of weights. Received: a.h5"):
         kp.load_model("a.h5")

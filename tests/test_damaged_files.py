@@ -15,6 +15,8 @@ import pytest
 import torch7
 
 import keras_preact as kp
+from keras_preact._support import kinds
+from keras_preact.data import arrays
 from keras_preact.networks import files
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training import runs
@@ -82,8 +84,11 @@ def test_a_kernel_without_a_shape_does_not_fit(tmp_path):
     {"config": {"units": [1], "widths": [4], "gamma": 1}, "preprocessing": None, "labels": None},
     {"config": {}, "preprocessing": None, "labels": None},
     {"config": {"units": [1], "widths": [4]}, "preprocessing": {"mean": [0.5]}, "labels": None},
+    {"config": {"units": [0], "widths": [4]}, "preprocessing": None, "labels": None},
+    {"config": {"units": [1], "widths": [4], "order": "x"}, "preprocessing": None, "labels": None},
+    {"config": {"units": [1], "widths": [4]}, "preprocessing": None, "labels": 5},
     {"config": [], "preprocessing": None, "labels": None}, {}, [], 3,
-], ids=range(7))
+], ids=range(10))
 def test_weights_that_tell_other_things(about, tmp_path):
     path = an_hdf5(tmp_path / "a.weights.h5", lambda h5: h5.__setitem__(described.ABOUT, json.dumps(about)))
     refused(described.about, path)
@@ -101,8 +106,8 @@ def test_a_packed_archive(network, tmp_path):
         return tmp_path / "b.keras"
 
     whole = files.read(packed(members["model.weights.h5"]))
-    for layer, arrays in files.read(tmp_path / "a.keras").items():
-        for one, other in zip(arrays, whole[layer], strict=True):
+    for layer, values in files.read(tmp_path / "a.keras").items():
+        for one, other in zip(values, whole[layer], strict=True):
             np.testing.assert_array_equal(one, other)
     refused(files.read, packed(bytes(10**8)), "is to become 100000000 bytes")
 
@@ -118,7 +123,10 @@ def test_a_layout_far_larger_than_its_weights_is_not_built(network, tmp_path):
 @pytest.mark.parametrize("change", [
     {"config": 3}, {"config": {"units": [1], "widths": [4], "gamma": 1}}, {"data": {}}, {"data": []},
     {"data": {"preprocessing": {"mean": [0.5]}}}, {"recipe": None}, {"labels": ...},
-], ids=range(7))
+    {"labels": 5}, {"labels": [1]}, {"model": 5}, {"config": {"units": "a", "widths": [4]}},
+    {"config": {"units": [10**8], "widths": [4]}},
+    {"data": {"preprocessing": {"mean": [0.5], "std": [0.25], "size": [0, 0]}}},
+], ids=range(13))
 def test_a_run_that_tells_other_things(change, run, network, tmp_path):
     told = {key: value for key, value in (run | change).items() if value is not ...}
     (tmp_path / runs.RUN).write_text(json.dumps(told))
@@ -127,7 +135,29 @@ def test_a_run_that_tells_other_things(change, run, network, tmp_path):
         kp.load_run(tmp_path)
 
 
-@pytest.mark.parametrize("row", [{"test_error": "nan"}, {"loss": "1.0.0"}, {"epoch": ""}, {"test_error": ...}])
+def test_a_run_far_larger_than_its_weights_is_not_built(run, network, tmp_path, monkeypatch):
+    (tmp_path / runs.RUN).write_text(json.dumps(run | {"config": {"units": [1], "widths": [3000]}}))
+    runs.save(tmp_path / runs.FINAL, network)
+    monkeypatch.setattr(runs, "ResNet", None)
+    with pytest.raises(ValueError, match=f"{tmp_path / runs.FINAL} holds .*; nothing was built"):
+        kp.load_run(tmp_path)
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"model": ...}, "model"), ({"seed": "a"}, "seed"), ({"data": {"train_images": 3}}, "data.name"),
+    ({"data": {"name": "dots"}}, "data.train_images"), ({"recipe": {"name": "tiny"}}, "recipe.epochs"),
+    ({"recipe": {"name": ["tiny"], "epochs": 1}}, "recipe.name"),
+])
+def test_a_folder_with_a_run_that_tells_other_things(change, word, run, tmp_path):
+    told = run | {"data": run["data"] | {"train_images": 3}} | change
+    (tmp_path / runs.RUN).write_text(json.dumps({key: value for key, value in told.items() if value is not ...}))
+    with pytest.raises(ValueError, match=f"{tmp_path / runs.RUN} is not what a training run writes.* by {word}$"):
+        runs.found(tmp_path)
+
+
+@pytest.mark.parametrize("row", [
+    {"test_error": "nan"}, {"loss": "1.0.0"}, {"epoch": ""}, {"epoch": "1.5"}, {"test_error": ...},
+])
 def test_a_log_of_other_things(row, tmp_path):
     rows = [{key: value for key, value in (line | row).items() if value is not ...} for line in LOG]
     with open(tmp_path / "log.csv", "w", newline="") as file:
@@ -135,6 +165,30 @@ def test_a_log_of_other_things(row, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     refused(runs.read_log, tmp_path / "log.csv", "Line 2 .* is not whole")
+
+
+OTHERS = {
+    "a PNG image": b"\x89PNG\r\n\x1a\n" + bytes(200), "an HTML page": b"<!doctype html>\n<title>404</title>",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a PyTorch file": None,
+}
+READERS = {
+    "a.weights.h5": files.read, "a.keras": files.read, "a.h5": importers.files.keras,
+    "a.safetensors": importers.files.safetensors, "a.pth": importers.files.torch,
+    "a.t7": lambda path: importers.torch7.load(path, ""), "a.npz": arrays.from_npz,
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_file_of_another_kind_is_called_so(kind, tmp_path):
+    import torch
+
+    torch.save({"a": torch.zeros(3)}, tmp_path / "a PyTorch file")
+    for name, read in READERS.items():
+        if (kind, name) != ("a PyTorch file", "a.pth"):
+            (tmp_path / name).write_bytes(OTHERS[kind] or (tmp_path / kind).read_bytes())
+            with pytest.raises(ValueError, match=f"{name} cannot be read as .*: it is {kind}") as error:
+                read(tmp_path / name)
+            assert not any(word in str(error.value) for word in ("truncated", "allow_pickle", "ownload")), name
 
 
 TINY_TORCH7 = {"units": (1, 1, 1), "widths": (4, 6, 8), "imagenet": False}
@@ -165,11 +219,11 @@ def whole_files(folder, network, run):
     import torch
     from safetensors.numpy import save_file
 
-    arrays = {f"layer{i}": array for i, array in enumerate(network.get_weights())}
+    weights = {f"layer{i}": array for i, array in enumerate(network.get_weights())}
     described.write(folder / "a.weights.h5", network, helpers.tiny(), None, ("a", "b", "c"))
     network.save(folder / "a.keras")
-    save_file(arrays, folder / "a.safetensors")
-    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / "a.pth")
+    save_file(weights, folder / "a.safetensors")
+    torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, folder / "a.pth")
     torch7.save(folder / "a.t7", torch7.preresnet(**TINY_TORCH7))
     (folder / "config.json").write_text(json.dumps({"architecture": "resnetv2_18", "pretrained_cfg": {"mean": [0.5]}}))
     (folder / runs.RUN).write_text(json.dumps(run))
@@ -183,6 +237,15 @@ def whole_files(folder, network, run):
         "config.json": importers.files.config, runs.RUN: lambda path: runs.read_run(path.parent),
         runs.LOG: runs.read_log,
     }
+
+
+def test_whole_files_are_called_what_they_are(network, run, tmp_path):
+    whole_files(tmp_path, network, run)
+    called = {
+        "a.weights.h5": "an HDF5 file", "a.keras": "a .keras file", "a.safetensors": "a safetensors file",
+        "a.pth": "a PyTorch file", "a.t7": "a Torch7 file", "config.json": None, runs.LOG: None,
+    }
+    assert {name: kinds.kind_of(tmp_path / name) for name in called} == called
 
 
 def test_files_damaged_at_random(network, run, tmp_path):
@@ -199,7 +262,7 @@ def test_files_damaged_at_random(network, run, tmp_path):
             try:
                 read(path)
             except ValueError as error:
-                assert str(path) in str(error) or name == "a.t7", (name, error)
+                assert str(path) in str(error), (name, error)
             except (pickle.UnpicklingError, Exception) as error:
                 raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         path.write_bytes(content)

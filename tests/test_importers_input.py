@@ -1,4 +1,5 @@
 """What importers do with files that are damaged, incomplete, renamed, of other networks, or that want to run code."""
+import argparse
 import functools
 import json
 import pickle
@@ -106,6 +107,36 @@ def test_a_safetensors_header_that_lies(tmp_path):
     refused("timm", file, "cannot be read as a safetensors file")
 
 
+@pytest.mark.parametrize("wrap", [
+    lambda state: state, lambda state: {"state_dict": state, "epoch": 3}, lambda state: {"model": state},
+    lambda state: {"state_dict": {name: 0 * tensor for name, tensor in state.items()}, "state_dict_ema": state},
+    lambda state: {"model_state_dict": {f"module.model.{name}": tensor for name, tensor in state.items()}},
+    lambda state: {f"net._orig_mod.{name}": tensor for name, tensor in state.items()},
+    lambda state: {
+        "state_dict": state, "args": argparse.Namespace(lr=np.float64(0.1), path=Path("a")),
+        "best": np.float32(1), "losses": np.zeros(3),
+    },
+], ids=range(7))
+def test_a_pth_file_of_timm_is_read_whatever_is_around(wrap, folder, state, tmp_path):
+    held = {name: torch.from_numpy(tensor.copy()) for name, tensor in state.items()}
+    torch.save(wrap(held), tmp_path / "timm.pth.tar")
+    upstream = importers.timm.load(tmp_path / "timm.pth.tar", "resnetv2_18")
+    assert upstream.tensors.keys() == state.keys()
+    for name, tensor in upstream.tensors.items():
+        np.testing.assert_array_equal(tensor, state[name])
+
+
+def test_a_folder_of_timm_from_before_safetensors(folder, state, tmp_path):
+    held = {name: torch.from_numpy(tensor.copy()) for name, tensor in state.items()}
+    torch.save(held, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    model, report = importers.convert("timm", tmp_path)
+    np.testing.assert_array_equal(
+        model.get_layer("stem_conv").get_weights()[0], state["stem.conv.weight"].transpose(2, 3, 1, 0)
+    )
+    assert report.preprocessing is not None
+
+
 @pytest.mark.parametrize("change, pattern", [
     ({"architecture": "resnetv2_50d"}, "resnetv2_18, resnetv2_34, resnetv2_50, resnetv2_101, resnetv2_152. Received: "
                                        "resnetv2_50d"),
@@ -126,6 +157,15 @@ def test_a_damaged_timm_config(folder, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
     refused("timm", tmp_path, "config.json cannot be read as a timm configuration file")
+
+
+@pytest.mark.parametrize("change", [{"input_size": [3, 30000, 30000]}, {"label_names": {"a": "cat"}}])
+def test_a_timm_config_of_values_that_cannot_be(change, folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    refused("timm", tmp_path, str(tmp_path / "config.json"))
 
 
 def test_a_timm_config_that_tells_less(folder, tmp_path):
@@ -158,7 +198,7 @@ def test_pth_files_of_every_age(tmp_path):
     state = {"output.weight": torch.arange(6.0).reshape(2, 3)}
     for zipped in (False, True):
         torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-        tensors = importers.files.torch(tmp_path / "a.pth")
+        tensors = importers.files.safetensors_or_torch(tmp_path / "a.pth")
         np.testing.assert_array_equal(tensors["output.weight"], [[0, 1, 2], [3, 4, 5]])
 
 
@@ -171,8 +211,11 @@ def test_pth_files_of_parameters_and_of_half_precision(tmp_path):
 
 
 def test_a_pth_file_of_something_else(tmp_path):
-    torch.save([1, 2], tmp_path / "preresnet18.pth")
-    refused("pytorchcv", tmp_path / "preresnet18.pth", "A state dict", "Received: list")
+    file = tmp_path / "preresnet18.pth"
+    torch.save([1, 2], file)
+    refused("pytorchcv", file, "A state dict", "Received: list", str(file))
+    torch.save({"output.weight": np.float32(1)}, file)
+    refused("pytorchcv", file, "A state dict", "Received: _PassedOver output.weight")
 
 
 @pytest.mark.parametrize("size", [0, 10, 1_000])
@@ -291,8 +334,11 @@ def test_the_reader_agrees_with_torchfile(tmp_path):
     (lambda m: m.fields["modules"].update({10: torch7.Module("nn.LogSoftMax")}), "module 10: nothing expected"),
     (lambda m: child(m, 9).fields.pop("weight"), "9.weight: missing"),
     (lambda m: child(m, 9).fields.update(weight=3), "9.weight: missing"),
+    (lambda m: child(m, 2).fields.update(modules=3), "stage1_unit1_conv1.weight: missing"),
+    (lambda m: child(m, 2, 1).fields.update(modules="text"), "module 3: SpatialBatchNormalization"),
+    (lambda m: child(m, 1).fields.update(kW=np.ones(4)), "SpatialConvolution ndarray by 3xndarray by 3, stride 1"),
     (lambda m: child(m, 1).fields.update(bias=np.ones(4, "float32")), "1.bias: the network has no place for it"),
-], ids=range(8))
+], ids=range(11))
 def test_another_tree_is_refused(tmp_path, change, pattern, monkeypatch):
     monkeypatch.setattr(importers.engine, "builder_name", lambda config: "PreActResNet20")
     refused("torch7", t7(tmp_path / "a.t7", change), pattern)

@@ -194,6 +194,7 @@ def test_a_refused_file_leaves_the_network_as_it_was(source, file):
 @pytest.mark.parametrize("layer, place, value, message", [
     ("stem_conv", 0, np.nan, "stem_conv/kernel: 1 of 432 values are not finite"),
     ("predictions", 1, -np.inf, "predictions/bias: 1 of 10 values are not finite"),
+    ("stem_conv", 0, 1e300, "stem_conv/kernel: 1 of 432 values are not finite in float32"),
     ("closing_bn", 3, -1e-3, "closing_bn/moving_variance: 1 of 64 variances are negative"),
     ("stem_conv", 0, np.int64, "stem_conv/kernel: values of the type int64, not of a floating-point type"),
     ("stem_conv", 0, bool, "stem_conv/kernel: values of the type bool"),
@@ -207,6 +208,7 @@ def test_values_that_are_no_weights_are_refused(layer, place, value, message, so
         (group,) = (g["vars"] for g in h5["layers"].values() if g["vars"].attrs.get("name") == layer)
         values = group[str(place)][()]
         if isinstance(value, float):
+            values = values.astype("float64") if value == 1e300 else values
             values.flat[1] = value
         else:
             values = values.astype(value)

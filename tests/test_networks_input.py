@@ -30,6 +30,7 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: tiny(units=(), widths=()), "`units`", "a positive integer for each stage", "()"),
     (lambda: tiny(units=(1, 0, 1)), "`units`", "a positive integer for each stage", "(1, 0, 1)"),
     (lambda: tiny(units=(True, 1, 1)), "`units`", "a positive integer for each stage", "(True, 1, 1)"),
+    (lambda: tiny(units=(1, 10**8, 1)), "`units` must be at most 10,000 in all", "(1, 100000000, 1)"),
     (lambda: tiny(units=5), "`units`", "a positive integer for each stage", "5"),
     (lambda: tiny(widths=(4, 6, 8.5)), "`widths`", "a positive integer for each stage", "8.5"),
     (lambda: tiny(join=()), "`join`", "'plain'", "Received: ()"),

@@ -238,6 +238,40 @@ def test_wrong_arguments_say_what_is_right(arguments, message, model):
         kp.predictor(**{"model": model} | arguments)
 
 
+@pytest.mark.parametrize("suffix, package, called", [
+    (".onnx", "onnxruntime", "ONNX Runtime"), (".tflite", "ai_edge_litert", "LiteRT"),
+    (".xml", "openvino", "OpenVINO"), (".pt2", "torch", "PyTorch"),
+])
+def test_a_file_that_no_runtime_opens_is_named(suffix, package, called, tmp_path, capsys):
+    pytest.importorskip(package)
+    path = tmp_path / f"preact{suffix}"
+    told = {"preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [8, 8]}, "labels": ["cat"]}
+    (tmp_path / f"preact{suffix}.json").write_text(json.dumps(told))
+    with pytest.raises(FileNotFoundError, match=path.name):
+        kp.predictor(path)
+    for content, word in ((b"hello" * 9, "damaged: "), (b"version https://git-lfs", "it is a Git LFS pointer")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"cannot be read as a file of a network by {called}.* {word}") as error:
+            kp.predictor(path)
+        assert str(error.value).startswith(str(path))
+    assert cli.main(["classify", str(EXAMPLES[0]), "--model", str(path)]) == 2
+    assert "Git LFS pointer" in capsys.readouterr().err
+
+
+def test_labels_that_are_not_those_of_the_outputs_are_refused(exported, tmp_path):
+    path, file = tmp_path / "preact.onnx", exported("onnx")
+    path.symlink_to(file)
+    told = json.loads(file.with_name("preact.onnx.json").read_text())
+    for change, pattern in (
+        ({"labels": ["cat"]}, "json must name the classes of preact.onnx, which has 10 outputs. Received: 1 labels"),
+        ({"labels": [1] * 10}, "preact.onnx.json is not what keras_preact writes"),
+        ({"preprocessing": told["preprocessing"] | {"size": [0, 32]}}, "preact.onnx.json is not what"),
+    ):
+        (tmp_path / "preact.onnx.json").write_text(json.dumps(told | change))
+        with pytest.raises(ValueError, match=pattern):
+            kp.predictor(path)
+
+
 def test_a_file_that_lacks_what_goes_with_it(tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "preact.onnx").write_bytes(b"")

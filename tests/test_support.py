@@ -1,13 +1,18 @@
-"""Writing whole or not at all, and drawing without pyplot."""
+"""Writing whole or not at all, drawing without pyplot, and what a file is."""
+import gzip
 import os
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import helpers
+import numpy as np
 import pytest
 from helpers import PACKAGE_PARENT
+from PIL import Image
 
-from keras_preact._support import atomic
+from keras_preact._support import atomic, kinds
 from keras_preact._support.drawing import drawing
 
 
@@ -140,6 +145,26 @@ def test_folders_that_were_made_for_nothing_are_removed(tmp_path):
     with pytest.raises(KeyError), atomic.staged(tmp_path / "a" / "b"):
         raise KeyError
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_is(tmp_path):
+    for form in ("PNG", "JPEG", "GIF", "WEBP"):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{form}.a", form)
+    with zipfile.ZipFile(tmp_path / "a .zip archive.a", "w") as archive:
+        archive.writestr("labels.txt", "cat")
+    np.savez(tmp_path / "a.npz", x_train=np.zeros(3))
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a pickle.a").write_bytes(pickle.dumps({}, protocol=4))
+    (tmp_path / "Git LFS pointer.a").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    (tmp_path / "an HTML page.a").write_text("\n<!DOCTYPE html><title>404</title>")
+    (tmp_path / "a gzip archive.a").write_bytes(gzip.compress(b"x"))
+    for path in tmp_path.glob("*.a"):
+        assert path.stem.lower() in kinds.kind_of(path).lower(), path
+    assert [kinds.kind_of(tmp_path / name) for name in ("a.npz", "a.npy")] == ["an .npz archive", "an .npy array"]
+    for content in (b"", b"P", b"hello" * 99, bytes(99)):
+        (tmp_path / "b").write_bytes(content)
+        assert kinds.kind_of(tmp_path / "b") is None
+    assert kinds.kind_of(tmp_path / "nowhere") is None
 
 
 def test_a_figure_needs_no_pyplot(tmp_path, monkeypatch):

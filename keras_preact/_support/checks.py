@@ -18,11 +18,11 @@ def from_values(kind, values, source):
     """Returns `kind(**values)`, a dataclass of what the file `source` says.
 
     Raises:
-        ValueError: values that the dataclass does not take, or lacks.
+        ValueError: values that the dataclass refuses, or lacks.
     """
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{source} is damaged, or of a newer keras_preact (pip install -U keras_preact): {error}"
         ) from error

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from keras_preact._support import kinds
 from keras_preact._support.paths import local
 from keras_preact.data.batches import TestBatches, TrainingBatches, share
 from keras_preact.data.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
@@ -107,11 +108,12 @@ def _arrays_in(path):
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
             arrays = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else None
+            if arrays and not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("it holds other files than arrays")
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read as an .npz file of plain arrays; it may be truncated or damaged: {error}. Write it "
-            f"anew with np.savez(path, {', '.join(f'{array}=...' for array in ARRAYS)})."
-        ) from error
+        remedy = f"Write it anew with np.savez(path, {', '.join(f'{array}=...' for array in ARRAYS)})."
+        own = kinds.NPZ, kinds.ZIP
+        raise kinds.unread(path, "an .npz file of plain arrays", own, error, remedy) from error
     if arrays is None:
         raise ValueError(f"{path} holds one array, as np.save writes it. Write {', '.join(ARRAYS)} by np.savez.")
     return arrays

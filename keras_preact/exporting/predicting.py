@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_preact._support import atomic
+from keras_preact._support import atomic, kinds
 from keras_preact._support.checks import check_choice, check_count, from_values
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing, load_image
 from keras_preact.exporting import files, preparation, runtimes
 from keras_preact.exporting.runtimes import AUTO, CHOICES, KERAS, OF_SUFFIX, PRECISIONS, RUNTIMES
 
+OWN = kinds.ZIP, kinds.LITERT  # what exported files may be by their first bytes
 ROUNDS, SECONDS = 3, 0.2  # of measuring a runtime
 
 
@@ -317,6 +318,30 @@ def _of_file(path, runtime, wanted):
     try:
         told = json.loads(beside.read_text(encoding="utf-8"))
         preprocessing, labels = from_values(Preprocessing, told["preprocessing"], beside), tuple(told["labels"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(label, str) for label in labels):
+            raise TypeError(f"{labels} are no names")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{beside} is not what keras_preact writes beside {path.name}: export it again.") from error
-    return Predictor(wanted.open(runtime, path), runtime, preprocessing, labels, wanted.batch_size)
+    run, outputs = _tried(path, runtime, wanted, (*preprocessing.size, len(preprocessing.mean)))
+    if outputs != len(labels):
+        raise ValueError(
+            f"{beside} must name the classes of {path.name}, which has {outputs} outputs. Received: {len(labels)} "
+            "labels; export it again."
+        )
+    return Predictor(run, runtime, preprocessing, labels, wanted.batch_size)
+
+
+def _tried(path, runtime, wanted, shape):
+    """Returns the call of a file, and how many probabilities it has for an image of zeros."""
+    with open(path, "rb"):
+        pass  # or each runtime tells in its own way that there is no such file
+    try:
+        run = wanted.open(runtime, path)
+        probabilities = run(np.zeros((1, *shape), "uint8"))
+        _, outputs = probabilities.shape
+    except (ImportError, MemoryError, runtimes.NoSuchPrecision):
+        raise
+    except Exception as error:  # of a runtime, any
+        wanted_kind = f"a file of a network by {RUNTIMES[runtime].called}"
+        raise kinds.unread(path, wanted_kind, OWN, error, "Export it again.") from error
+    return run, outputs

@@ -8,10 +8,15 @@ from typing import NamedTuple
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # and what OpenVINO calls them
 
 
+class NoSuchPrecision(ValueError):
+    """The machine does not compute so."""
+
+
 class Runtime(NamedTuple):
     """What is known of a runtime.
 
     Args:
+        called: what it is called in errors.
         suffix: what its files end in.
         writers: the packages with which Keras writes its files.
         package: the one that runs them.
@@ -22,6 +27,7 @@ class Runtime(NamedTuple):
         has_threads: whether the number of threads is its own; PyTorch's is that of the process.
     """
 
+    called: str
     suffix: str
     writers: tuple[str, ...]
     package: str
@@ -81,7 +87,7 @@ def _openvino(path, threads, precision):
 
     core = openvino.Core()
     if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ValueError("precision='bfloat16' is for CPUs with AVX512_BF16 or AMX, and this one has neither.")
+        raise NoSuchPrecision("precision='bfloat16' is for CPUs with AVX512_BF16 or AMX, and this one has neither.")
     # By itself it takes bfloat16 where the CPU has it.
     options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "INFERENCE_NUM_THREADS": threads}
     options["ENABLE_MMAP"] = False  # or the file would have to stay
@@ -102,10 +108,10 @@ def _torch(path, threads, precision):
 
 
 RUNTIMES = {
-    "onnx": Runtime(".onnx", ("tf2onnx",), "onnxruntime", _onnx),
-    "litert": Runtime(".tflite", (), "ai_edge_litert", _litert),
-    "openvino": Runtime(".xml", (), "openvino", _openvino, tuple(PRECISIONS)),
-    "torch": Runtime(".pt2", (), "torch", _torch, backend="torch", has_threads=False),
+    "onnx": Runtime("ONNX Runtime", ".onnx", ("tf2onnx",), "onnxruntime", _onnx),
+    "litert": Runtime("LiteRT", ".tflite", (), "ai_edge_litert", _litert),
+    "openvino": Runtime("OpenVINO", ".xml", (), "openvino", _openvino, tuple(PRECISIONS)),
+    "torch": Runtime("PyTorch", ".pt2", (), "torch", _torch, backend="torch", has_threads=False),
 }
 OF_SUFFIX = {runtime.suffix: name for name, runtime in RUNTIMES.items()}
 AUTO, KERAS = "auto", "keras"

@@ -82,6 +82,8 @@ CHOICES = {
     "pool_padding": ("zeros", "minus_infinity"),
 }
 
+MOST_UNITS = 10_000
+
 IMAGENET_UNITS = {
     10: ("basic", (1, 1, 1, 1)),
     12: ("basic", (2, 1, 1, 1)),
@@ -105,7 +107,7 @@ class NetworkConfig:
     The defaults are the paper's; `NetworkConfig.cifar(depth)` and `NetworkConfig.imagenet(depth)` fill in the rest.
 
     Args:
-        units: residual units in each stage.
+        units: residual units in each stage, 10,000 in all at most.
         widths: filters of the 3x3 convs in each stage; the first is also the stem's.
         unit: "single" (one 3x3 conv), "basic" (two) or "bottleneck" (1x1, 3x3, and 1x1 to four times the width).
         order: where the activations stand, a name of Fig. 4: "original", "bn_after_addition",
@@ -162,6 +164,11 @@ class NetworkConfig:
             raise ValueError(
                 "`units` and `widths` must have one number for each stage. "
                 f"Received: units={self.units}, widths={self.widths}"
+            )
+        if sum(self.units) > MOST_UNITS:
+            raise ValueError(
+                f"`units` must be at most {MOST_UNITS:,} in all; PreActResNet1202 has 600. "
+                f"Received: units={self.units}"
             )
         for field in ("use_bias", "normalize_input"):
             check_choice(field, getattr(self, field), (True, False))

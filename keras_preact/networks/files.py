@@ -7,10 +7,13 @@ import zlib
 from contextlib import contextmanager
 
 import h5py
+import keras
 import numpy as np
 
+from keras_preact._support import kinds
 from keras_preact._support.checks import as_list
 from keras_preact._support.paths import local
+from keras_preact.networks import costs
 from keras_preact.networks.units import channel_axis
 
 HEAD = "predictions"  # the layer whose size the number of classes sets
@@ -110,10 +113,8 @@ def reading(path):
             _check_seal(path)
         yield path
     except DAMAGE as error:
-        raise ValueError(
-            f"{path} cannot be read as Keras weights; it may be truncated or damaged: {error}. "
-            "Copy or download it again."
-        ) from error
+        own = (kinds.KERAS, kinds.ZIP) if path.suffix == ".keras" else (kinds.HDF5,)
+        raise kinds.unread(path, "Keras weights", own, error) from error
 
 
 def _layers(file):
@@ -136,7 +137,18 @@ def channels(layers):
 
 def classes(layers):
     """Returns the number of classes of weights, as `read` returns them; None without a head."""
-    return layers[HEAD][0].shape[-1] if HEAD in layers else None
+    return np.atleast_1d(layers[HEAD][0]).shape[-1] if HEAD in layers else None
+
+
+def check_size(config, layers, source):
+    """Raises ValueError where a network has far more parameters than `source` holds, before its memory is taken."""
+    wanted = costs.count(config, classes=classes(layers) or 1, channels=channels(layers) or 3).parameters
+    found = sum(array.size for arrays in layers.values() for array in arrays)
+    if wanted > 2 * found:
+        raise ValueError(
+            f"{source} holds {found} values, and the network that it is to be has {wanted} parameters; nothing was "
+            "built. Give the weights of that network."
+        )
 
 
 def adapted(layers, count):
@@ -204,28 +216,49 @@ def assign(model, layers, source, keep_head=False):
             problems.append(f"{name}: the network has shapes {_shapes(wanted)}, the file {_shapes(found)}")
         else:
             problems += [f"{name}/{variable.name}: {what}" for variable, array in zip(targets[name], sources[name])
-                         if (what := _no_weights(variable.name, array))]
+                         if (what := _no_weights(variable, array))]
     if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(
             f"The weights in {source} do not fit {model.name}; nothing was loaded. "
             "Build the network they were saved from (its builder, unit order and number of channels); of values that "
-            "are no weights, take another file.\n  "
-            + "\n  ".join(sorted(problems)[:10]) + more
+            f"are no weights, take another file.{_listed(problems)}"
         )
     for name, variables in targets.items():
         for variable, array in zip(variables, sources[name]):
             variable.assign(array)
 
 
-def _no_weights(name, array):
-    """Returns what is wrong with the values for a variable of that name, or None."""
+def check_values(model, source):
+    """Raises ValueError where weights of any model that was opened from `source` are none: as `assign` does."""
+    problems = [
+        f"{variable.path}: {what}" for variable in model.weights if keras.backend.is_float_dtype(variable.dtype)
+        and (what := _no_numbers(variable, keras.ops.convert_to_numpy(variable)))
+    ]
+    if problems:
+        raise ValueError(f"{source} holds values that are no weights; take another file.{_listed(problems)}")
+
+
+def _listed(problems):
+    more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return "\n  " + "\n  ".join(sorted(problems)[:10]) + more
+
+
+def _no_weights(variable, array):
+    """Returns what is wrong with the values for a variable, or None."""
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         return f"values of the type {array.dtype}, not of a floating-point type"
+    if array.dtype.name == variable.dtype:
+        return _no_numbers(variable, array)
+    with np.errstate(over="ignore"):
+        return _no_numbers(variable, array.astype(variable.dtype))
+
+
+def _no_numbers(variable, array):
+    """Returns what is wrong with the numbers that a variable is to have or has, or None."""
     wrong = np.count_nonzero(~np.isfinite(array))
     if wrong:
-        return f"{wrong} of {array.size} values are not finite"
-    if name == "moving_variance" and (array < 0).any():
+        return f"{wrong} of {array.size} values are not finite in {array.dtype}"
+    if variable.name == "moving_variance" and (array < 0).any():
         return f"{np.count_nonzero(array < 0)} of {array.size} variances are negative"
     return None
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_preact._support import atomic, locks
-from keras_preact._support.checks import from_values
+from keras_preact._support.checks import from_values, is_count
 from keras_preact._support.drawing import drawing
 from keras_preact._support.paths import local
 from keras_preact.data.preprocessing import Preprocessing
@@ -28,6 +28,21 @@ COLUMNS = "epoch", "loss", "test_error"  # that every log has
 CHECKPOINT, FINAL = "checkpoint.weights.h5", "final.weights.h5"
 # What a run may go on with another value of, which changes the result by rounding at most; run.json records it.
 FREE = "environment", "base", "loop", "jit_compile", "steps_per_execution", "track"
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+# What run.json says in any case, and what else is asked of it, by its place there.
+PARTS = {part: lambda value: isinstance(value, dict) for part in ("config", "data", "recipe")}
+PARTS["data.preprocessing"] = lambda value: value is None or isinstance(value, dict)
+ASKED = {
+    "model": _is_text, "labels": lambda labels: isinstance(labels, list) and labels and all(map(_is_text, labels)),
+    "seed": lambda seed: isinstance(seed, int), "data.name": _is_text, "data.train_images": is_count,
+    "recipe.name": _is_text, "recipe.epochs": is_count,
+}
+GLANCE = "model", "seed", "data.name", "data.train_images", "recipe.name", "recipe.epochs"
 
 
 @contextlib.contextmanager
@@ -79,9 +94,10 @@ def found(folder):
     """
     rows = []
     for path in sorted(local("folder", folder).rglob(RUN)):
-        run, log = read_run(path.parent, ("model", "seed")), read_log(path.parent / LOG)
+        run, log = read_run(path.parent, GLANCE), read_log(path.parent / LOG)
         epoch, epochs = (int(log[-1]["epoch"]) if log else 0), run["recipe"]["epochs"]
-        speed = float(log[-1].get("images_per_second", 0)) if log else 0
+        speed = log[-1].get("images_per_second") if log else None
+        speed = float(speed) if _is_number(speed) else 0
         finished = (path.parent / FINAL).exists()
         rows.append({
             "folder": str(path.parent), "network": run["model"], "data": run["data"]["name"],
@@ -174,7 +190,8 @@ def read_log(path):
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
     for i, row in enumerate(rows, start=2):
-        if None in row or None in row.values() or not all(_is_number(row.get(column)) for column in COLUMNS):
+        whole = None not in row and None not in row.values() and all(_is_number(row.get(column)) for column in COLUMNS)
+        if not whole or not row["epoch"].isdecimal():
             raise ValueError(f"Line {i} of {path} is not whole; put a copy of the file there, or remove the line.")
     return rows
 
@@ -212,7 +229,7 @@ def plot(logs, path, title, measured="test"):
 
 
 def read_run(folder, needed=("seed",)):
-    """Returns what run.json says, with config, data, recipe and what else is `needed`.
+    """Returns what run.json says, with config, data, recipe and what else is `needed`, of `ASKED`.
 
     Raises:
         ValueError: it is damaged.
@@ -220,14 +237,21 @@ def read_run(folder, needed=("seed",)):
     path = local("folder", folder) / RUN
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        said = run["config"], run["data"], run["data"].get("preprocessing", {}), run["recipe"]
-        if not all(isinstance(part, dict) for part in said) or not set(needed) <= set(run):
-            raise ValueError("it does not say what ran")
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        checks = PARTS | {name: ASKED[name] for name in needed}
+        wrong = [name for name, check in checks.items() if not check(_said(run, name))]
+        if wrong:
+            raise ValueError(f"it does not say what ran, by {', '.join(wrong)}")
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not what a training run writes; put a copy of it there, or remove the folder: {error}"
         ) from error
     return run
+
+
+def _said(values, place):
+    for name in place.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
 
 
 def save(path, network, epoch=None):
@@ -276,6 +300,7 @@ def load_run(folder: str | os.PathLike, input_shape: tuple | None = None) -> tup
     preprocessing = from_values(Preprocessing, run["data"].get("preprocessing", {}), folder / RUN)
     shape = files.completed(input_shape or preprocessing.input_shape, layers)
     config, name = from_values(NetworkConfig, run["config"], folder / RUN), run["model"].lower()
+    files.check_size(config, layers, folder / FINAL)
     model = ResNet(config, input_shape=shape, classes=len(run["labels"]), name=name)
     files.assign(model, layers, folder / FINAL)
     model.preprocessing, model.labels = preprocessing.of_input(shape), tuple(run["labels"])

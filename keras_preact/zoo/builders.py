@@ -7,7 +7,7 @@ import keras
 
 from keras_preact._support.checks import check_choice
 from keras_preact.data.preprocessing import LABELS, for_model
-from keras_preact.networks import costs, files
+from keras_preact.networks import files
 from keras_preact.networks.architectures import CONFIGS, builder_name
 from keras_preact.networks.building import ResNet, check_top
 from keras_preact.networks.carried import carry_part
@@ -106,7 +106,7 @@ def _build(architecture, weights, config, classes, **arguments):
     if top and classes is None:
         classes = trained
     new_head = top and (trained is None or classes != trained)
-    _check_size(found.config or config, trained, layers, found.address)
+    files.check_size(found.config or config, layers, found.address)
     model = ResNet(found.config or config, classes=classes, **arguments)
     channels, wanted = files.channels(layers), model.get_layer("stem_conv").kernel.shape[2]
     if channels and channels != wanted:
@@ -137,17 +137,6 @@ def _build(architecture, weights, config, classes, **arguments):
             stacklevel=3,
         )
     return model
-
-
-def _check_size(config, classes, layers, address):
-    """Raises ValueError where the network has far more parameters than the file, before its memory is taken."""
-    wanted = costs.count(config, classes=classes or 1, channels=files.channels(layers) or 3).parameters
-    found = sum(array.size for arrays in layers.values() for array in arrays)
-    if wanted > 2 * found:
-        raise ValueError(
-            f"{address} holds {found} values, and the network that it is to be has {wanted} parameters; nothing was "
-            "built. Give the weights of that network."
-        )
 
 
 PreActResNet20 = _builder("PreActResNet20")

@@ -12,7 +12,7 @@ from keras_preact._support.checks import from_values
 from keras_preact.data.preprocessing import Preprocessing, for_model
 from keras_preact.networks import carried
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.networks.files import reading, seal
+from keras_preact.networks.files import check_values, reading, seal
 
 ABOUT = "keras_preact"  # the entry of the HDF5 file
 
@@ -63,8 +63,8 @@ def about(path):
                 told = json.loads(h5[ABOUT].asstr()[()]) if ABOUT in h5 else {"config": None}
         if told["config"] is None:
             return None
-        known = _known(told, path)
-    return About(from_values(NetworkConfig, told["config"], path), *known)
+        told = {part: told[part] for part in ("config", "preprocessing", "labels")}
+    return About(from_values(NetworkConfig, told["config"], path), *_known(told, path))
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -81,7 +81,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         The model. What the file does not tell is None.
 
     Raises:
-        ValueError: no such file, or one that cannot be read.
+        ValueError: no such file, one that cannot be read, or one whose values are no weights: not finite, or negative
+            variances.
 
     Example:
 
@@ -97,6 +98,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         model = keras.saving.load_model(path)
     except Exception as error:
         raise ValueError(f"Keras cannot open {path}: {error}") from error
+    check_values(model, path)
     preprocessing, model.labels = _known(told, path)
     if preprocessing and not told["config"]:  # that of a network inside
         carried.carry_part(model, preprocessing)
@@ -111,6 +113,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
 def _known(told, path):
     preprocessing, labels = told["preprocessing"], told["labels"]
+    if not isinstance(labels, (str, list, type(None))):
+        raise ValueError(f"{path} is damaged: its labels must be a name for each class. Received: {labels!r}")
     return (
         preprocessing and from_values(Preprocessing, preprocessing, path),
         tuple(labels) if isinstance(labels, list) else labels,

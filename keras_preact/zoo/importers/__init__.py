@@ -40,11 +40,14 @@ def convert(
         source: where they come from: "timm", "keras_applications", "pytorchcv" (and tf2cv), "image_classifiers",
             "torch7" (fb.resnet.torch) or "torchvision" (and chenyaofo's and akamaster's networks for CIFAR).
         weights: what that zoo publishes.
-            timm: the folder of a repository (model.safetensors and config.json), a .safetensors file, or a state dict.
+            timm: the folder of a repository (model.safetensors or pytorch_model.bin, and config.json), a .safetensors
+                or .pth file, or a state dict.
             keras_applications, image_classifiers: a model, or a .h5, .weights.h5 or .keras file.
             pytorchcv: a .pth file or a state dict, or a .h5 file of tf2cv.
             torch7: a .t7 file.
-            torchvision: a .pth file or a state dict. What a training script saved around it is passed over here, too.
+            torchvision: a .pth file or a state dict.
+            What a training script saved around a state dict is passed over. Where it saved averages over the steps of
+            training, too, as timm's "state_dict_ema", they are taken.
         name: what that zoo calls the network, such as "preresnet50b"; default what the file or its folder is called.
             Needed where tensors do not tell two networks apart.
         output: a .weights.h5 file to write. It tells its layout, preprocessing and labels, so that a builder takes it:

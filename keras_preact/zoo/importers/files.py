@@ -1,5 +1,6 @@
 """Tensors out of files, as {name: array}; no code in them is run."""
 import json
+import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -7,10 +8,26 @@ from pickle import UnpicklingError
 import h5py
 import numpy as np
 
+from keras_preact._support import kinds
 from keras_preact.networks.files import DAMAGE, array, read
 
-WRAPPERS = ("state_dict", "net", "model")  # keys under which training scripts save a state dict
-PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compile
+# Keys under which training scripts save a state dict. As timm does, we take the averages over training where they are.
+AVERAGES = ("state_dict_ema", "model_ema")
+WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
+PREFIXES = r"((module|_orig_mod)\.)+"  # of torch.nn.DataParallel and torch.compile
+OUTER = ("model.", "net.")  # of a module that holds the network, where all names have them
+# What they save beside it, which is passed over.
+OBJECTS = (
+    "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "pathlib._local.PosixPath",
+    *(f"numpy.{core}.multiarray.{function}" for core in ("core", "_core") for function in ("scalar", "_reconstruct")),
+)
+OWN = {"safetensors": (kinds.SAFETENSORS,), "Torch": (kinds.TORCH, kinds.ZIP, kinds.PICKLE)}
+OWN |= {"Torch7": (kinds.TORCH7,), "Keras 1 or 2": (kinds.HDF5,)}
+
+
+def safetensors_or_torch(path):
+    """Reads a file of either kind, whatever it is called."""
+    return torch(path) if kinds.kind_of(path) in OWN["Torch"] else safetensors(path)
 
 
 def safetensors(path):
@@ -20,7 +37,7 @@ def safetensors(path):
     try:
         return state_dict(load_file(path))
     except (SafetensorError, *DAMAGE) as error:
-        raise _damaged(path, "safetensors", error) from error
+        raise damaged(path, "safetensors", error) from error
 
 
 def torch(path):
@@ -28,22 +45,41 @@ def torch(path):
     with _needs("torch", path):
         import torch
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_PassedOver, name) for name in OBJECTS]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        if kinds.kind_of(path) not in (None, *OWN["Torch"]):
+            raise damaged(path, "Torch", error) from error
         raise ValueError(
             f"{path} is refused: it holds Python objects, which run code when they are read, or is damaged. "
             "Give a file of a state dict, torch.save(model.state_dict(), file)."
         ) from error
     except Exception as error:  # of a damaged file torch raises what its code happens to meet
-        raise _damaged(path, "Torch", error) from error
+        raise damaged(path, "Torch", error) from error
     with understanding(path, "Torch"):
-        return state_dict(state)
+        return state_dict(state, path)
 
 
-def state_dict(state):
-    """Returns a mapping of names to tensors as one of names to arrays, without what training scripts wrap around it."""
+class _PassedOver:
+    """Stands for an object of `OBJECTS`, of whose own code none is run."""
+
+    def __init__(self, *values, **named):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def state_dict(state, source="the given dict"):
+    """Returns a mapping of names to tensors as one of names to arrays, without what training scripts wrap around it.
+
+    Args:
+        state: a state dict, or what a training script saves, which holds one.
+        source: what to call it in errors.
+    """
     if isinstance(state, Mapping):
-        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)]
+        held = [[state[key] for key in keys if isinstance(state.get(key), Mapping)] for keys in (AVERAGES, WRAPPERS)]
+        inner = held[0] or held[1]
         state = inner[0] if len(inner) == 1 else state
     others = {"": state} if not isinstance(state, Mapping) else {
         name: value for name, value in state.items() if not hasattr(value, "shape")
@@ -52,8 +88,9 @@ def state_dict(state):
         raise ValueError(
             "A state dict, of names and tensors alone, is expected, as model.state_dict() returns it. Received: "
             + ", ".join(f"{type(value).__name__} {name}".strip() for name, value in list(others.items())[:5])
+            + f" in {source}"
         )
-    return {_unprefixed(name): _numbers(tensor) for name, tensor in state.items()}
+    return _unprefixed({name: _numbers(tensor) for name, tensor in state.items()})
 
 
 def _numbers(tensor):
@@ -64,10 +101,11 @@ def _numbers(tensor):
     return np.asarray(tensor)
 
 
-def _unprefixed(name):
-    while name.startswith(PREFIXES):
-        name = name.partition(".")[2]
-    return name
+def _unprefixed(tensors):
+    """Returns tensors by their names in the network itself."""
+    tensors = {re.sub(f"^{PREFIXES}", "", name): tensor for name, tensor in tensors.items()}
+    outer = next((prefix for prefix in OUTER if tensors and all(name.startswith(prefix) for name in tensors)), None)
+    return _unprefixed({name.removeprefix(outer): tensors[name] for name in tensors}) if outer else tensors
 
 
 def keras(weights):
@@ -105,7 +143,7 @@ def h5(path):
                 for name in _names(root[layer], "weight_names"):
                     arrays[layer, name.removesuffix(":0")] = array(file, root[layer][name])
     except DAMAGE as error:
-        raise _damaged(path, "Keras 1 or 2", error) from error
+        raise damaged(path, "Keras 1 or 2", error) from error
     return arrays
 
 
@@ -114,7 +152,7 @@ def config(path):
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise _damaged(path, "timm configuration", error) from error
+        raise damaged(path, "timm configuration", error) from error
 
 
 def _names(group, attribute):
@@ -140,10 +178,9 @@ def understanding(path, kind):
     try:
         yield
     except (TypeError, AttributeError, LookupError, RuntimeError) as error:
-        raise _damaged(path, kind, error) from error
+        raise damaged(path, kind, error) from error
 
 
-def _damaged(path, kind, error):
-    return ValueError(
-        f"{path} cannot be read as a {kind} file; it may be truncated or damaged: {error}. Copy or download it again."
-    )
+def damaged(path, kind, error):
+    """Returns the ValueError of a file `path` that cannot be read as one of some kind, such as "safetensors"."""
+    return kinds.unread(path, f"a {kind} file", OWN.get(kind, ()), error)

@@ -2,6 +2,7 @@
 import re
 from collections.abc import Mapping
 
+from keras_preact._support.checks import from_values
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.zoo.importers import files
 from keras_preact.zoo.importers.engine import TORCH, Upstream
@@ -27,21 +28,25 @@ HARMLESS = {"num_classes", "in_chans", "drop_rate", "drop_path_rate"}
 
 
 def load(weights, name):
-    """Returns the `Upstream` of a repository's folder, a .safetensors file or a state dict."""
-    config, path = {}, None
+    """Returns the `Upstream` of a repository's folder, of a file of Safetensors or Torch, or of a state dict."""
+    config, path = {}, "the given dict"
     if isinstance(weights, Mapping):
         tensors = files.state_dict(weights)
     else:
-        file = weights / "model.safetensors" if weights.is_dir() else weights
-        if (file.parent / "config.json").is_file():
-            path = file.parent / "config.json"
-            config = files.config(path)
-        tensors = files.safetensors(file)
+        file = _file_in(weights) if weights.is_dir() else weights
+        path = file.parent / "config.json"
+        config = files.config(path) if path.is_file() else {}
+        tensors = files.safetensors_or_torch(file)
     with files.understanding(path, "timm configuration"):
-        return _upstream(tensors, config, name)
+        return _upstream(tensors, config, name, path)
 
 
-def _upstream(tensors, config, name):
+def _file_in(folder):
+    older = folder / "pytorch_model.bin"
+    return older if older.is_file() and not (folder / "model.safetensors").exists() else folder / "model.safetensors"
+
+
+def _upstream(tensors, config, name, path):
     named = re.match(r"resnetv2_\w+", name)
     architecture = config.get("architecture") or (named and named[0])
     arguments = {"global_pool": config.get("global_pool", "avg")} | (config.get("model_args") or {})
@@ -56,19 +61,23 @@ def _upstream(tensors, config, name):
     trained = config.get("pretrained_cfg", {})
     return Upstream(
         tensors, LAYERS, LAYOUT, TORCH, first=(0, 0), depth=DEPTHS.get(architecture),
-        preprocessing=_preprocessing(trained), labels=_labels(config.get("label_names", trained.get("label_names"))),
+        preprocessing=_preprocessing(trained, path),
+        labels=_labels(config.get("label_names", trained.get("label_names"))),
     )
 
 
-def _preprocessing(trained):
+def _preprocessing(trained, path):
     values = [trained.get(key) for key in ("mean", "std", "input_size", "crop_pct", "interpolation")]
     if None in values or trained.get("crop_mode", "center") != "center":
         return None
     mean, std, size, crop, interpolation = values
-    return Preprocessing(mean, std, size[1:], crop, interpolation)
+    values = {"mean": mean, "std": std, "size": size[1:], "crop": crop, "interpolation": interpolation}
+    return from_values(Preprocessing, values, path)
 
 
 def _labels(names):
     if isinstance(names, dict):
+        if not all(map(str.isdecimal, names)):
+            raise TypeError("label_names must number the classes")
         names = [names[key] for key in sorted(names, key=int)]
     return tuple(names) if names else "imagenet"

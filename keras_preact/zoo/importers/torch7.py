@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_preact.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from keras_preact.zoo.importers import files
 from keras_preact.zoo.importers.engine import TORCH, Upstream
 
 OBJECTS = ()  # what `convert` takes besides files
@@ -30,12 +31,12 @@ def load(path, name):
         modules = list(islice(_walk(root), len(reader.objects))) if isinstance(root, Module) else []
     except RecursionError as error:
         raise reader.damaged() from error
-    convs = [module.fields for _, module in modules if module.kind == CONV]
-    epsilons = [module.fields.get("eps") for _, module in modules if module.kind == BN]
+    convs = [module for _, module in modules if module.kind == CONV]
+    epsilons = [module.setting("eps") for _, module in modules if module.kind == BN]
     if len(convs) < 2 or not epsilons or not isinstance(epsilons[0], (int, float)):
         raise ValueError(f"{path} does not hold a network of fb.resnet.torch.")
     stages = [child for child in _children(root) if child.kind == "Sequential"]
-    large, bottleneck = convs[0].get("kW") == 7, convs[1].get("kW") == 1
+    large, bottleneck = convs[0].setting("kW") == 7, convs[1].setting("kW") == 1
     projects = not any(module.kind == "Concat" for _, module in modules)
     expected = _preresnet(
         [len(_children(stage)) for stage in stages], (1, 3, 1) if bottleneck else (3, 3), large, projects, epsilons[0]
@@ -116,9 +117,15 @@ class Module(NamedTuple):
     kind: str
     fields: dict
 
+    def setting(self, name, default=None):
+        """Returns a number among the fields; of another value, which a network does not have there, its type."""
+        value = self.fields.get(name, default)
+        return value if isinstance(value, (int, float, type(None))) else type(value).__name__
+
 
 def _children(module):
-    children = module.fields.get("modules") or {}
+    children = module.fields.get("modules")
+    children = children if isinstance(children, dict) else {}
     return [children[i] for i in range(1, len(children) + 1) if isinstance(children.get(i), Module)]
 
 
@@ -129,14 +136,13 @@ def _walk(module, path=""):
 
 
 def _text(module):
-    fields = module.fields
     if module.kind == BN:
-        return f"{BN}, epsilon {fields.get('eps')}"
-    if "kW" not in fields:
+        return f"{BN}, epsilon {module.setting('eps')}"
+    if "kW" not in module.fields:
         return module.kind
 
     def both(name):
-        width, height = fields.get(f"{name}W", 0), fields.get(f"{name}H", 0)
+        width, height = module.setting(f"{name}W", 0), module.setting(f"{name}H", 0)
         return width if width == height else f"{width} by {height}"
 
     kernel, stride, padding = map(both, ("k", "d", "pad"))
@@ -234,7 +240,4 @@ class _Reader:
         return self.data[self.at - count:self.at]
 
     def damaged(self):
-        return ValueError(
-            f"{self.path} cannot be read as a Torch7 file at byte {self.at}; it may be truncated or damaged. "
-            "Copy or download it again."
-        )
+        return files.damaged(self.path, "Torch7", f"it breaks off at byte {self.at}")
