@@ -1,10 +1,13 @@
-"""Print the tables of the documents: our results, from results.csv and upstream.csv, and published ImageNet errors.
+"""Print the tables of the documents, and draw docs/figures/error_over_time.png.
 
     python weights/tables.py
+
+The tables are our results, from results.csv and upstream.csv, and published ImageNet errors.
 """
 import csv
 from pathlib import Path
 
+from keras_preact._support.drawing import drawing
 from keras_preact.training import recipes
 from keras_preact.zoo import index
 
@@ -61,5 +64,38 @@ def markdown(header, rows):
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
+def curves(dataset):
+    """Returns {weight: (hours, test errors)}, a value for each epoch, of our weights that were trained on a data set.
+
+    An epoch takes what the fastest of its run took, since other programs ran beside most runs.
+    """
+    found = {}
+    for row in read("results.csv"):
+        log = read(f'records/{row["architecture"].lower()}-{row["tag"]}/log.csv')
+        fastest = min(_seconds(epoch) for epoch in log)
+        if row["dataset"] == dataset:
+            name = f'{row["architecture"]}, {row["recipe"]}'
+            hours = [(i + 1) * fastest / 3600 for i in range(len(log))]
+            found[name] = hours, [float(epoch["test_error"]) for epoch in log]
+    return found
+
+
+def _seconds(epoch):
+    return 50_000 / float(epoch["images_per_second"]) if "images_per_second" in epoch else float(epoch["seconds"])
+
+
+def plot(path):
+    """Draws the test error of our weights on CIFAR-10 over the time that their training takes on two cores."""
+    with drawing(path, figsize=(7, 4.5)) as axes:
+        for name, (hours, errors) in curves("cifar10").items():
+            axes.loglog(hours, errors, label=f"{name}: {errors[-1]:.2f} %")
+        axes.set(xlabel="hours on two cores of an AMD EPYC with AVX512_BF16", ylabel="test error (%)")
+        axes.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+        axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+        axes.minorticks_off()
+        axes.legend()
+
+
 if __name__ == "__main__":
     print(results(), published(), sep="\n\n")
+    plot(HERE.parent / "docs" / "figures" / "error_over_time.png")
