@@ -89,7 +89,7 @@ def plot(path):
     with drawing(path, figsize=(7, 4.5)) as axes:
         for name, (hours, errors) in curves("cifar10").items():
             axes.loglog(hours, errors, label=f"{name}: {errors[-1]:.2f} %")
-        axes.set(xlabel="hours on two cores of an AMD EPYC with AVX512_BF16", ylabel="test error (%)")
+        axes.set(xlabel="hours on two cores of an AMD EPYC", ylabel="test error (%)")
         axes.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
         axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
         axes.minorticks_off()
