@@ -182,8 +182,9 @@ def completed(shape, layers):
 
 
 def array(h5, dataset):
-    # HDF5 can take values from any file of the machine, or claim more of them than there are.
-    if dataset.file != h5 or dataset.external or dataset.id.get_storage_size() < dataset.nbytes:
+    # HDF5 can take values from any file of the machine, or claim more of them than there are; no compression halves
+    # weights.
+    if dataset.file != h5 or dataset.external or 2 * dataset.id.get_storage_size() < dataset.nbytes:
         raise KeyError(f"the values of {dataset.name} are not in it")
     return np.array(dataset)
 
