@@ -4,11 +4,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import build, images_like
+from helpers import build, images_like, killed
 
 import keras_preact as kp
 from keras_preact.networks.config import NetworkConfig
-from keras_preact.training import engine as training
 from keras_preact.training.engine import Engine, train
 from keras_preact.training.forms import stochastic_depth
 from keras_preact.training.forms.stochastic_depth import Stochastic, survival
@@ -29,10 +28,6 @@ def test_units_survive_by_the_linear_rule():
     assert survival(4, 0.5) == [0.875, 0.75, 0.625, 0.5]
     assert sum(survival(54, 0.5)) == pytest.approx(40.25)
     assert survival(3, 1.0) == [1, 1, 1]
-
-
-class Killed(BaseException):
-    pass
 
 
 def networks(config, monkeypatch, stays):
@@ -131,21 +126,14 @@ def test_a_unit_that_is_left_out_is_not_computed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_training_goes_on_to_the_bit_and_leaves_a_plain_network(tmp_path, monkeypatch):
+def test_training_goes_on_to_the_bit_and_leaves_a_plain_network(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (80, 8, 8, 3)).astype("uint8"), np.arange(80) % 4
     data = {"x_train": x[:64], "y_train": y[:64], "x_test": x[64:], "y_test": y[64:]}
     config = CONFIGS["pre-activation"]
 
-    def stop(epoch, logs):
-        raise Killed
-
     train(config, data, RECIPE, tmp_path / "whole", verbose=0)
-    callbacks = training._callbacks
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training, "_callbacks", lambda *args: [
-            *callbacks(*args), keras.callbacks.LambdaCallback(on_epoch_end=stop)
-        ])
+    with killed(1):
         train(config, data, RECIPE, tmp_path / "cut", verbose=0)
     train(config, data, RECIPE, tmp_path / "cut", verbose=0)
     whole, cut = (kp.load_run(tmp_path / name)[0] for name in ("whole", "cut"))

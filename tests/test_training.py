@@ -347,12 +347,14 @@ def test_a_damaged_folder_is_named(damage, pattern, data, tmp_path):
 
 
 def test_a_folder_that_is_removed_meanwhile_is_named(data, tmp_path, monkeypatch):
-    def removed(epoch, logs):
+    on_epoch_begin = training._Epochs.on_epoch_begin
+
+    def removed(self, epoch, logs=None):
+        on_epoch_begin(self, epoch, logs)
         if epoch:
             shutil.rmtree(tmp_path / "run")
 
-    remove, callbacks = keras.callbacks.LambdaCallback(on_epoch_begin=removed), training._callbacks
-    monkeypatch.setattr(training, "_callbacks", lambda *args: [*callbacks(*args), remove])
+    monkeypatch.setattr(training._Epochs, "on_epoch_begin", removed)
     with pytest.raises(ValueError, match="run.json was removed while the run went on"):
         train(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
