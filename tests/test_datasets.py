@@ -165,6 +165,8 @@ def test_two_data_sets_are_joined_by_the_names_of_their_classes(one_hot):
     train = Batches(["a", "b", "c"], [0, 1, 2])
     data = datasets.load((train, Batches(["c", "a", "b"], [0, 1, 2, 0])))  # c a b c
     assert (data.labels, data.y_test.tolist()) == (("a", "b", "c"), [2, 0, 1, 2])
+    for pair in ((train, Batches(None, [2, 0])), (Batches(None, [0, 1, 2]), Batches(["c", "a", "b"], [2, 0]))):
+        assert datasets.load(pair).y_test.tolist() == [2, 0]  # where one has no names there is nothing to join by
     with pytest.raises(ValueError, match="the same `class_names`. Received: .*'a', 'b', 'c'.* and .*'a', 'b', 'd'"):
         datasets.load((train, Batches(["a", "b", "d"], [0, 1, 2])))
 

@@ -56,7 +56,7 @@ def _remove_left(folder):
 
 
 def _put_back(replaced, folder):
-    """Puts back what a process replaced that was killed before all was in its place."""
+    """Puts back what was replaced, unless all is in its place."""
     before = list(replaced.glob("*"))
     if not all((folder / old.name).exists() for old in before):
         for old in before:
@@ -81,8 +81,7 @@ def publish(targets, overwrite):
     except OSError:
         for new, target in placed:
             os.rename(target, new)
-        for old in replaced.iterdir():
-            os.rename(old, folder / old.name)
+        _put_back(replaced, folder)
         raise
 
 

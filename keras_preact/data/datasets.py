@@ -77,7 +77,7 @@ def _arrays_of(source, known):
         arrays |= {f"x_{part}": images, f"y_{part}": labels}
     # Keras's image_dataset_from_directory tells them.
     train, test = (list(getattr(parts.get(part, source), CLASS_NAMES[0], None) or ()) for part in SPLITS)
-    if test and test != train:
+    if train and test and test != train:
         arrays["y_test"] = _in_order_of(train, test, np.asarray(arrays["y_test"]))
     return arrays | ({CLASS_NAMES[0]: train} if train else {})
 

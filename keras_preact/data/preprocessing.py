@@ -351,11 +351,9 @@ def read_image(file, channels):
             image.info.pop("transparency", None)  # Pillow warns where it is dropped
             # By way of RGB, as grey values of other modes are rounded in other ways.
             image = _eight_bits(image).convert("RGB")
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise  # which name it
-    except MemoryError:
-        raise
     except Exception as error:  # each decoder of Pillow's has its own
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # of the system, whose errors name the file
         name = getattr(file, "name", file)
         named = f"{name}: " if isinstance(name, (str, os.PathLike)) else ""
         raise OSError(f"{named}Pillow cannot decode it: {error}") from error

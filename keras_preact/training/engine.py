@@ -231,8 +231,7 @@ def train(
         changed = runs.go_on(folder, run, epoch) if devices.chief and 0 < epoch < recipe.epochs else ()
         if changed and verbose:
             print(f"Goes on after epoch {epoch}, as run.json records, with\n  " + "\n  ".join(changed), flush=True)
-        seen = data.training(recipe, seed)["x"]
-        averages = [averaging.Averaged(seen)] if recipe.ema else []
+        averages = [averaging.Averaged(data.training(recipe, seed)["x"])] if recipe.ema else []
         if epoch < recipe.epochs:
             network.fit(
                 **data.training(recipe, seed, epoch, devices.part), **data.validation(test_batch, devices.part),
@@ -241,8 +240,8 @@ def train(
                 + [_StopOnDivergence(folder, rates), _Epochs(folder, rates, data.train_images, devices.chief)]
                 + tracking.callbacks(engine.track if devices.chief else "none", folder, run),
             )
-        if averages:
-            averaging.average(network, seen)
+        for averaged in averages:
+            averaging.average(network, averaged.batches)
         # The same graph without its optimizer.
         plain = unrolled(network)
         _save(keras.Model(plain.inputs, plain.outputs), folder / runs.FINAL, devices.chief)
