@@ -1,4 +1,5 @@
 """The page of `keras-preact demo`, over HTTP and, where Chromium and Playwright are installed, in a browser."""
+import gc
 import importlib.util
 import re
 import shutil
@@ -59,6 +60,7 @@ def page(run):
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, theme=demo.THEME)
     yield address
     blocks.close()
+    gc.collect()  # what Gradio left open warns here, and not in a module where warnings are errors
 
 
 @needs_gradio
@@ -100,7 +102,8 @@ def test_files_over_http(page, run, tmp_path):
     client = Client(page, verbose=False)
     classes, overlay = client.predict(handle_file(CAT), "PreActResNet20 cifar10", api_name="/classify")
     assert classes["label"] == "cat" and len(classes["confidences"]) == 5
-    assert Image.open(overlay).size == (224, 224)
+    with Image.open(overlay) as drawn:
+        assert drawn.size == (224, 224)
     red = tmp_path / "red.png"
     Image.fromarray(np.full((8, 8, 3), (200, 50, 50), "uint8")).save(red)
     classes, _ = client.predict(handle_file(red), str(run), api_name="/classify")
