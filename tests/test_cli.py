@@ -435,7 +435,7 @@ def test_an_error_is_printed_beside_what_others_published(tmp_path, capsys):
 @pytest.mark.parametrize("arguments, message", [
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--recipe", "paper"], "`recipe` must be one of"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "lr=1"], "--set takes FIELD=VALUE with"),
-    (["train", "PreActResNet20", "--data", "none.npz", "--output", "OUT"], "There is no data file none.npz"),
+    (["train", "PreActResNet20", "--data", "none.npz", "--output", "OUT"], "none.npz does not exist"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--strategy", "two"], "`strategy` must be"),
     (["evaluate", "PreActResNet20", "--data", "DATA"], "Give the weights of PreActResNet20"),
     (["train", "PreActResNet20", "--data", "DATA", "--output", "OUT", "--set", "nesterov=False"], "of the type bool"),

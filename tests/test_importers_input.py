@@ -268,7 +268,7 @@ def test_original_units_are_refused():
 
 @pytest.mark.parametrize("source, weights, error, pattern", [
     ("tim", "x", ValueError, "`source` must be one of 'timm', 'keras_applications', "),
-    ("timm", "nowhere/model.safetensors", ValueError, "does not exist: nowhere"),
+    ("timm", "nowhere/model.safetensors", ValueError, "nowhere/model.safetensors does not exist"),
     ("torch7", {}, TypeError, "must be what 'torch7' publishes, such as a path. Received: {}"),
     ("keras_applications", {}, TypeError, "such as a path"),
 ])

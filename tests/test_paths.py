@@ -1,4 +1,7 @@
 """Paths as users give them: their home, addresses of remote stores, and the folder of now."""
+import os
+import signal
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -61,6 +64,14 @@ CALLS = {
 }
 
 
+READERS = {  # of files by name
+    "a.csv": datasets.load, "a.npz": datasets.load, "a.weights.h5": lambda path: kp.PreActResNet20(weights=path),
+    "a.keras": kp.load_model, "a.onnx": kp.predictor, "a.safetensors": partial(kp.convert, "timm"),
+    "a.pth": partial(kp.convert, "torchvision"), "a.t7": partial(kp.convert, "torch7"),
+    "a.h5": partial(kp.convert, "pytorchcv"),
+}
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call_refuses_addresses_of_remote_stores(call, home):
     if call == "export" and keras.backend.backend() != "tensorflow":
@@ -82,6 +93,15 @@ def test_the_command_does_too(verb, home, capsys):
     assert cli.main(["a.png" if word == "IMAGE" else word for word in verb]) == 2
     assert "must be on this machine: mount gs://" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_is_refused_and_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    signal.alarm(60)  # ends the process if it waits
+    with pytest.raises(ValueError, match="does not exist|is a pipe"):
+        READERS[name](tmp_path / name)
+    signal.alarm(0)
 
 
 def test_the_users_home(home):

@@ -247,7 +247,7 @@ def test_a_file_that_no_runtime_opens_is_named(suffix, package, called, tmp_path
     path = tmp_path / f"preact{suffix}"
     told = {"preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [8, 8]}, "labels": ["cat"]}
     (tmp_path / f"preact{suffix}.json").write_text(json.dumps(told))
-    with pytest.raises(FileNotFoundError, match=path.name):
+    with pytest.raises(ValueError, match=f"{path.name} does not exist"):
         kp.predictor(path)
     for content, word in ((b"hello" * 9, "damaged: "), (b"version https://git-lfs", "it is a Git LFS pointer")):
         path.write_bytes(content)

@@ -135,6 +135,11 @@ def test_without_weights_images_of_another_size_than_cifar10s_are_noticed():
     for given in ((), ("cifar10",)):
         x = kp.preprocess_input(np.full((1, 32, 32, 3) if not given else (1, 8, 8, 3), 128, "uint8"), *given)
         assert x[0, 0, 0, 0] == pytest.approx(expected, abs=1e-6)
+    with pytest.warns(UserWarning, match="of 64x32 pixels, is resized as CIFAR-10's of 32x32.*give the m") as warned:
+        assert kp.load_image(png(np.full((32, 64, 3), 7))).shape == (32, 32, 3)
+    assert warned[0].filename == __file__
+    assert kp.load_image(png(np.full((32, 32, 3), 7))).max() == 7  # without a warning, as here:
+    assert kp.load_image(png(np.full((32, 64, 3), 7)), "cifar10").max() == 7
 
 
 def test_the_layer_by_hand():

@@ -24,3 +24,20 @@ def local(name: str, path: str | os.PathLike) -> Path:
     if not text:
         raise ValueError(f"`{name}` must not be empty. Received: ''; the folder of now is '.'")
     return Path(os.path.expanduser(text))  # pathlib's own raises where "~name" is no user but a file
+
+
+def existing(name: str, path: str | os.PathLike) -> Path:
+    """Returns `local(name, path)` of a file or a folder: whoever opens a pipe waits for somebody who writes into it.
+
+    Raises:
+        TypeError: no path.
+        ValueError: neither a file nor a folder.
+    """
+    found = local(name, path)
+    if not (found.is_file() or found.is_dir()):
+        raise ValueError(f"`{name}` must name a file or a folder. {found} {_what(found)}")
+    return found
+
+
+def _what(path):
+    return "is a pipe or a device." if path.exists() else "does not exist."

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from keras_preact._support import kinds
-from keras_preact._support.paths import local
+from keras_preact._support.paths import existing
 from keras_preact.data.batches import TestBatches, TrainingBatches, share
 from keras_preact.data.preprocessing import LABELS, Preprocessing, normalize, to_data_format, views_of
 from keras_preact.data.streams import held_out
@@ -97,9 +97,7 @@ class Data:
 
 def from_npz(path, known=None):
     """Returns the `Data` of an .npz file; a file named after a known data set takes its labels and statistics."""
-    path = local("data", path)
-    if not path.is_file():
-        raise ValueError(f"There is no data file {path}")
+    path = existing("data", path)
     return from_arrays(path.stem, _arrays_in(path), known=known)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_preact._support.paths import local
+from keras_preact._support.paths import existing, local
 from keras_preact.data.arrays import CLASS_NAMES, Data, from_arrays, from_npz
 from keras_preact.data.batches import batches_of
 from keras_preact.data.preprocessing import LABELS
@@ -229,7 +229,7 @@ def from_csv(path, known=None):
     Raises:
         ValueError: it has no such columns or other splits, or lists files that are not there.
     """
-    path = local("data", path)
+    path = existing("data", path)
     part_of = {name: part for part, names in SPLITS.items() for name in names} | {None: None}
     files, labels = {}, set()
     for line, row in enumerate(_rows(path), 2):

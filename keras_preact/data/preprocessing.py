@@ -325,7 +325,11 @@ def load_image(file, preprocessing):
 
 def load_views(file, views, preprocessing, crop=None):
     """As `load_image`, of shape (views, height, width, channels): the crops of `views_of`, of the size `crop`."""
-    image = read_image(file, len(preprocessing.mean))
+    return fit(read_image(file, len(preprocessing.mean)), preprocessing, views, crop)
+
+
+def fit(image, preprocessing, views="single", crop=None):
+    """Returns what `load_views` does, of an image that `read_image` returned."""
     (height, width), (rows, columns) = preprocessing.size, image.size[::-1]
     scale = max(height / rows, width / columns) / preprocessing.crop
     size = max(height, round(rows * scale)), max(width, round(columns * scale))

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_preact._support import atomic, kinds
 from keras_preact._support.checks import check_choice, check_count, from_values
-from keras_preact._support.paths import local
+from keras_preact._support.paths import existing, local
 from keras_preact.data.preprocessing import Preprocessing, load_image
 from keras_preact.exporting import files, preparation, runtimes
 from keras_preact.exporting.runtimes import AUTO, CHOICES, KERAS, OF_SUFFIX, PRECISIONS, RUNTIMES
@@ -173,9 +173,9 @@ def predictor(
         A `Predictor`.
 
     Raises:
-        ValueError: a model without preprocessing, labels or probabilities, or what the runtime cannot do.
+        ValueError: no such file, a model without preprocessing, labels or probabilities, or what the runtime cannot do.
         ImportError: a runtime that is asked for and not installed.
-        OSError: no such file.
+        OSError: a file without the JSON file that `export` wrote beside it.
 
     Example:
 
@@ -314,6 +314,7 @@ def _of_suffix(path, runtime):
 
 def _of_file(path, runtime, wanted):
     runtimes.require(runtime, f"A file that ends in {path.suffix}", to_write=False)
+    existing("model", path)  # or each runtime tells in its own way that there is no such file
     beside = path.with_name(f"{path.name}.json")
     try:
         told = json.loads(beside.read_text(encoding="utf-8"))
@@ -333,8 +334,6 @@ def _of_file(path, runtime, wanted):
 
 def _tried(path, runtime, wanted, shape):
     """Returns the call of a file, and how many probabilities it has for an image of zeros."""
-    with open(path, "rb"):
-        pass  # or each runtime tells in its own way that there is no such file
     try:
         run = wanted.open(runtime, path)
         probabilities = run(np.zeros((1, *shape), "uint8"))

@@ -38,11 +38,7 @@ def preprocess_input(x: Any, weights: Any = None, model: str | None = None, data
     """
     known, shape = _preprocessing(weights, model), preprocessing.shape_of(x)
     if weights is None and shape and not _has_size(shape, known.size):
-        warnings.warn(
-            f"These images, of shape {shape}, are normalized as CIFAR-10's of 32x32 pixels, since `weights` "
-            "were not given: give the model, or its `preprocessing`.",
-            stacklevel=2,
-        )
+        _warn_of_default(f"These images, of shape {shape}, are normalized")
     return preprocessing.normalize(x, known, data_format)
 
 
@@ -113,12 +109,26 @@ def load_image(file: Any, weights: Any = None, model: str | None = None) -> np.n
         ValueError: an unknown tag, or a model that does not know its preprocessing.
         OSError: no such file, or not an image.
 
+    Warns:
+        UserWarning: `weights` were not given, and the image is not of CIFAR-10's size.
+
     Example:
 
     >>> kp.load_image("cat.png", kp.PreActResNet20(weights="cifar10")).shape
     (32, 32, 3)
     """
-    return preprocessing.load_image(file, _preprocessing(weights, model))
+    known = _preprocessing(weights, model)
+    image = preprocessing.read_image(file, len(known.mean))
+    width, height = image.size
+    if weights is None and (height, width) != known.size:
+        _warn_of_default(f"This image, of {width}x{height} pixels, is resized")
+    return preprocessing.fit(image, known)[0]
+
+
+def _warn_of_default(done):
+    """Warns whoever called the public function that it took the statistics of CIFAR-10."""
+    rule = "since `weights` were not given: give the model, or its `preprocessing`."
+    warnings.warn(f"{done} as CIFAR-10's of 32x32 pixels, {rule}", stacklevel=3)
 
 
 def _has_size(shape, size):

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_preact._support.checks import check_choice
-from keras_preact._support.paths import local
+from keras_preact._support.paths import existing
 from keras_preact.zoo import described
 from keras_preact.zoo.importers import (
     engine,
@@ -73,10 +73,8 @@ def convert(
     if output is not None and not os.fspath(output).endswith(".weights.h5"):
         raise ValueError(f"`output` must name a .weights.h5 file. Received: {output}")
     if isinstance(weights, (str, os.PathLike)):
-        weights = local("weights", weights)
+        weights = existing("weights", weights)
         where, name = str(weights), weights.resolve().name if name is None else name
-        if not weights.exists():
-            raise ValueError(f"`weights` names a file that does not exist: {weights}")
     elif isinstance(weights, SOURCES[source].OBJECTS):
         where, name = f"the given {type(weights).__name__}", name or ""
     else:

@@ -3,6 +3,7 @@ import re
 from collections.abc import Mapping
 
 from keras_preact._support.checks import from_values
+from keras_preact._support.paths import existing
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.zoo.importers import files
 from keras_preact.zoo.importers.engine import TORCH, Upstream
@@ -43,7 +44,8 @@ def load(weights, name):
 
 def _file_in(folder):
     older = folder / "pytorch_model.bin"
-    return older if older.is_file() and not (folder / "model.safetensors").exists() else folder / "model.safetensors"
+    newer = folder / "model.safetensors"
+    return existing("weights", older if older.is_file() and not newer.exists() else newer)
 
 
 def _upstream(tensors, config, name, path):
