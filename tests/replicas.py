@@ -2,15 +2,15 @@
 
     replicas.py steps               steps on two replicas against the same on one
     replicas.py mirrored FOLDER     `train` on two logical CPU devices
-    replicas.py worker FOLDER DIE   `train` as the worker that TF_CONFIG names, killed at the end of epoch DIE
     replicas.py jax FOLDER          `train` by JAX, on all its devices and processes
+    replicas.py worker FOLDER DIE SIGNAL
+        `train` as the worker that TF_CONFIG names, which gets the signal of that number at the end of epoch DIE
 
 The last line of output is JSON; FOLDER also gets the weights of each process, statistics included.
 """
 import dataclasses
 import json
 import os
-import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -81,7 +81,7 @@ def images():
     return {"x_train": x[:320], "y_train": y[:320], "x_test": x[320:], "y_test": y[320:]}
 
 
-def trained(strategy, folder, name, die=0, **engine):
+def trained(strategy, folder, name, die=0, sent=0, **engine):
     data, engine, networks = images(), training.Engine(strategy, **engine), []
     datasets.batch_of = lambda shape: 2
     compiled, on_epoch_end = training.compiled, training._Epochs.on_epoch_end
@@ -89,7 +89,7 @@ def trained(strategy, folder, name, die=0, **engine):
     def end(self, epoch, logs=None):
         on_epoch_end(self, epoch, logs)
         if epoch + 1 == die:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), sent)
 
     training.compiled = lambda *args: networks.append(compiled(*args)) or networks[-1]
     training._Epochs.on_epoch_end = end
@@ -104,7 +104,7 @@ def trained(strategy, folder, name, die=0, **engine):
     return {"epochs": len(log), "refused": refused}
 
 
-def main(mode, folder=None, die="0"):
+def main(mode, folder=None, die="0", sent="0"):
     if mode == "steps":
         found = steps()
     elif mode == "mirrored":
@@ -117,7 +117,7 @@ def main(mode, folder=None, die="0"):
     else:
         STRATEGIES["multi-worker"]()
         index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-        found = trained("multi-worker", folder, f"worker{index}", int(die))
+        found = trained("multi-worker", folder, f"worker{index}", int(die), int(sent))
     print(json.dumps(found))
 
 

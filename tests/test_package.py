@@ -29,8 +29,8 @@ ROOMS = list(SAID)
 ANYWHERE = {"keras", "numpy"}
 OUTSIDE = {
     "_support/drawing": {"matplotlib"}, "networks/files": {"h5py"},
-    "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/decoding": {"tensorflow"},
-    "data/augmentation": {"tensorflow"},
+    "networks/explanation": {"PIL"}, "data/preprocessing": {"PIL"}, "data/randaugment": {"PIL"},
+    "data/decoding": {"tensorflow"}, "data/augmentation": {"tensorflow"},
     "data/streams": {"tensorflow", "tensorflow_datasets"}, "data/datasets": {"tensorflow_datasets"},
     "training/distribution": {"tensorflow", "jax"}, "training/forms": {"tensorflow", "torch"},
     "training/runs": {"h5py"}, "training/tracking": {"wandb"}, "training/optimizers": {"tensorflow"},

@@ -48,10 +48,10 @@ def two_addresses():
     return addresses
 
 
-def start_workers(folder, die=(0, 0)):
+def start_workers(folder, die=(0, 0), sent=0):
     addresses = two_addresses()
     return [
-        start("worker", folder, die[index], TF_CONFIG=json.dumps(
+        start("worker", folder, die[index], int(sent), TF_CONFIG=json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         )) for index in range(2)
     ]
@@ -126,13 +126,15 @@ def test_two_workers_equal_two_replicas_in_one_process(mirrored, tmp_path):
 
 @on_tensorflow
 @pytest.mark.slow
-def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(mirrored, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_whose_worker_was_killed_goes_on_from_its_checkpoint(sent, mirrored, tmp_path):
+    """The other one, which waits for the dead, ends by the same signal."""
     folder = tmp_path / "run"
-    chief, dying = start_workers(folder, die=(0, 2))
+    chief, dying = start_workers(folder, die=(0, 2), sent=sent)
     dying.communicate(timeout=300)
-    chief.kill()
-    chief.communicate()
-    assert dying.returncode == -9 and 1 <= len(read_log(folder / "log.csv")) <= 2
+    chief.send_signal(sent)
+    chief.communicate(timeout=20)
+    assert dying.returncode == chief.returncode == -sent and 1 <= len(read_log(folder / "log.csv")) <= 2
     for worker in start_workers(folder):
         result(worker)
     assert largest_difference(weights(folder / "worker0.npz"), weights(mirrored[0] / "mirrored.npz")) < 1e-5

@@ -12,7 +12,7 @@ from helpers import killed, slow
 from PIL import Image
 
 import keras_preact as kp
-from keras_preact.data import datasets, mixing, streams
+from keras_preact.data import datasets, mixing, randaugment, streams
 from keras_preact.data.preprocessing import load_image
 from keras_preact.networks.config import NetworkConfig
 from keras_preact.training.recipes import Recipe
@@ -302,6 +302,26 @@ def test_batches_of_photographs_are_mixed_as_those_in_memory(stream):
             np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
     late = list(stream.training(dataclasses.replace(recipe, **changes), seed=3, epoch=2)["x"].as_numpy_iterator())
     np.testing.assert_array_equal(late[0][0], mixed[4][0])  # a run that goes on
+
+
+def test_photographs_are_changed_by_randaugment(stream, monkeypatch):
+    """As pixels of the crop, by draws that follow from seed and epoch."""
+    recipe = dataclasses.replace(RECIPE, randaugment=(2, 9))
+
+    def batches(recipe, epoch=0):
+        return np.stack([images for images, _ in stream.training(recipe, 3, epoch)["x"].as_numpy_iterator()])
+
+    changed, plain = batches(recipe), batches(RECIPE)
+    np.testing.assert_array_equal(changed, batches(recipe))
+    np.testing.assert_array_equal(changed[-3:], batches(recipe, epoch=2))
+    assert np.abs(changed - plain).max((2, 3, 4)).astype(bool).mean() > 0.7
+    monkeypatch.setattr(randaugment, "NAMES", ("solarize",))
+    mean, std = (np.array(values) * 255 for values in (stream.preprocessing.mean, stream.preprocessing.std))
+    whole = dataclasses.replace(recipe, randaugment=(1, 10))
+    solarized = batches(whole)
+    np.testing.assert_allclose(solarized * std + mean, 255 - np.round(plain * std + mean), atol=1.01)
+    monkeypatch.setattr(randaugment, "NAMES", ("solarize", "identity"))  # each image has draws of its own
+    assert 0.2 < (np.abs(batches(whole) - solarized).max((2, 3, 4)) < 1e-4).mean() < 0.8
 
 
 def test_held_out_photographs_are_of_all_classes(stream):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_preact.data import decoding
 from keras_preact.data.preprocessing import read_image
+from keras_preact.data.randaugment import fill_of, rand_augment
 
 # Of scale jitter: the shorter side of an image, 256 to 480 pixels for a crop of 224, over the side of the crop.
 SCALES = 256 / 224, 480 / 224
@@ -85,6 +86,23 @@ def crop_encoded(encoded, window, side, seed):
     # To reverse float32 takes as long as to resize.
     image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, _uniform(seed, 1) < 0.5, False]))
     return tf.clip_by_value(tf.image.resize(image, (side, side), "bicubic", antialias=True), 0, 255)
+
+
+def by_policy(image, policy, mean, seed):
+    """Returns an image changed by `rand_augment`, float32 of its shape (height, width, 3), 0 to 255.
+
+    Args:
+        image: float32 tensor.
+        policy: (operations, magnitude).
+        mean: of the channels, where white is 1, for what comes in at the borders.
+        seed: int32 tensor of shape (2,).
+    """
+    def changed(image, seed):
+        return rand_augment(image, policy, fill_of(mean), np.random.default_rng(seed.view("uint32")))
+
+    pixels = tf.cast(tf.round(image), "uint8")
+    found = tf.numpy_function(changed, [pixels, fold(seed, 4)], "uint8", stateful=False)
+    return tf.cast(tf.ensure_shape(found, image.shape), "float32")
 
 
 def jitter_colour(image, strength, seed):

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_preact.data.mixing import crop_and_flip, mix
 from keras_preact.data.preprocessing import normalize, to_data_format
+from keras_preact.data.randaugment import fill_of, rand_augment
 from keras_preact.data.streams import one_hot
 
 
@@ -78,7 +79,11 @@ class TrainingBatches(_Batches):
             self._order = self.epoch, rng.permutation(len(self.images))
         chosen = self._order[1][i * recipe.batch_size:(i + 1) * recipe.batch_size]
         rng = np.random.default_rng([self.seed, self.epoch, 1 + i])  # with 0 that of the permutation
-        images = normalize(self.images[chosen], self.preprocessing, "channels_last")
+        images = self.images[chosen]
+        if recipe.randaugment:
+            fill = fill_of(self.preprocessing.mean)
+            images = np.stack([rand_augment(image, recipe.randaugment, fill, rng) for image in images])
+        images = normalize(images, self.preprocessing, "channels_last")
         images = crop_and_flip(images, recipe.padding, rng)
         targets = one_hot(self.labels[chosen], self.classes, *recipe.target_values(self.classes))
         images, targets = mix(images, targets, recipe, rng)

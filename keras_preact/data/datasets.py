@@ -119,11 +119,16 @@ def for_recipe(source, recipe, config):
     """Returns the `Data` or `Stream` in `source` as `recipe` trains the network of `config` on it.
 
     Raises:
-        ValueError: as `load`, or a recipe for photographs of any size where the images have one size already.
+        ValueError: as `load`, a recipe for photographs of any size where the images have one size already, or one with
+            RandAugment for images of other channels than one or three.
     """
     size = (recipe.size, recipe.size) if recipe.size else config.input_size
     if recipe.augmentation == "pad_crop":
-        return load(source, size)
+        data = load(source, size)
+        channels = data.image_shape[-1]
+        if recipe.randaugment and channels not in (1, 3):
+            raise ValueError(f"`randaugment` changes images of 1 or 3 channels. Received: {channels} in {data.name}")
+        return data
     data = load(source)
     if isinstance(data, Data):
         raise ValueError(

@@ -215,6 +215,8 @@ class Stream:
         def augment(seeds, example):
             encoded, label = self.train.read(example)
             image = augmentation.crop_encoded(encoded, window, side, seeds)
+            if recipe.randaugment:
+                image = augmentation.by_policy(image, recipe.randaugment, self.preprocessing.mean, seeds)
             matrix, offset = tf.eye(3), tf.zeros(3)
             if recipe.colour:
                 matrix, offset = augmentation.jitter_colour(image, recipe.colour, seeds)

@@ -55,6 +55,8 @@ class Recipe:
             "scale_jitter", the shorter side resized to between 256 and 480 pixels, or by "scale_aspect", 8 to 100 % of
             the area at an aspect ratio from 3/4 to 4/3.
         padding: pixels of zeros on each side, of "pad_crop".
+        randaugment: (operations, magnitude) of RandAugment (Cubuk et al. 2020): how many random operations change each
+            image, and how strongly, the magnitude from 0 to 10; on ImageNet the paper takes (2, 9). () for none.
         cutout: side in pixels of the square that is set to zero, the mean colour, at a random place; 0 for none.
         erasing: chance of an image that a random rectangle is filled with noise (random erasing, Zhong et al. 2020).
         mixup: alpha of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
@@ -103,6 +105,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augmentation: str = "pad_crop"
     padding: int = 4
+    randaugment: tuple = ()
     cutout: int = 0
     erasing: float = 0.0
     mixup: float = 0.0
@@ -116,8 +119,9 @@ class Recipe:
     bn: str = "trained"
 
     def __post_init__(self):
-        if isinstance(self.drops, list):
-            object.__setattr__(self, "drops", tuple(self.drops))
+        for field in ("drops", "randaugment"):
+            if isinstance(getattr(self, field), list):
+                object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.warmup_of is None:
             object.__setattr__(self, "warmup_of", self.epochs)
         for field in dataclasses.fields(self):
@@ -134,6 +138,7 @@ class Recipe:
             raise ValueError(
                 f"`drops` must be parts of the run between 0 and 1, in ascending order. Received: {self.drops}"
             )
+        _check_policy(self.randaugment)
         if self.schedule == "steps" and self.warmup_steps and self.warmup_rate is None:
             raise ValueError("schedule='steps' warms up at a constant rate: give `warmup_rate`. Received: None")
         if self.head_epochs >= self.epochs:
@@ -184,6 +189,16 @@ class Recipe:
             boundaries, values = [warmup, *boundaries], [self.warmup_rate, *values]
         # Keras's boundaries are the last steps of a value, counted from 0.
         return schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
+
+
+def _check_policy(policy):
+    """Checks `randaugment`."""
+    numbers = len(policy) == 2 and all(isinstance(number, (int, float)) for number in policy)
+    if policy and not (numbers and isinstance(policy[0], int) and policy[0] > 0 and 0 <= policy[1] <= 10):
+        raise ValueError(
+            "`randaugment` must be (operations, magnitude), one operation or more and a magnitude from 0 to 10, or (). "
+            f"Received: {policy}"
+        )
 
 
 def _check_type(field, value):
