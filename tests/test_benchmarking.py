@@ -219,7 +219,10 @@ def test_what_none_can_take_is_told_in_one_line(capsys):
 
 @pytest.mark.slow
 def test_training_is_compared_over_backends_and_with_torch_in_whole_lines_and_quietly(tmp_path):
-    names = ["PreActResNet20@torch", "PreActResNet20:plain@jax", "pytorchcv:preresnet20_cifar10"]
+    names = [
+        "PreActResNet20@torch", "PreActResNet20:plain@jax", "PreActResNet20:mirrored@tensorflow",
+        "pytorchcv:preresnet20_cifar10",
+    ]
     arguments = [*names, "--against", "PreActResNet20:plain", "--train"]
     arguments += ["--batch-size", "2", "--rounds", "2", "--seconds", "0.01", "--json", str(tmp_path / "b.json")]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
@@ -233,7 +236,7 @@ def test_training_is_compared_over_backends_and_with_torch_in_whole_lines_and_qu
     assert [line[:2] for line in lines] == [[name, "2"] for name in names]
     assert lines[0][3].strip() == "1.00 (1.00 to 1.00)"
     found = json.loads((tmp_path / "b.json").read_text())
-    assert [m["backend"] for m in found] == [keras.backend.backend(), "torch", "jax", "torch"]
+    assert [m["backend"] for m in found] == [keras.backend.backend(), "torch", "jax", "tensorflow", "torch"]
     assert all(len(m["speeds"]["2"]) == 2 and m["memory"] > 1e8 and not m["error"] for m in found)
 
 

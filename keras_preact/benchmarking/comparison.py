@@ -45,10 +45,10 @@ def compare(
         names: of builders, and networks of others as "keras.applications:ResNet50V2" and, to train,
             "pytorchcv:preresnet20_cifar10"; all with random weights. Of what predicts, the ending ":simplified" stands
             for `simplify_for_inference` of the network; ":onnx", ":litert" or ":openvino" for a `predictor` on that. A
-            builder is trained as the engine does by default, or with the endings ":looped", ":unrolled" and
-            ":rematerialized", also together, in that form; ":plain" stands for a plain Keras model with Keras's SGD,
-            which keras.applications are anyway. Networks of pytorchcv are trained by `peers.TorchTrainer`.
-            "@tensorflow", "@jax" or "@torch" at the end asks for that backend of Keras.
+            builder is trained as the engine does by default, or with the endings ":looped", ":unrolled",
+            ":rematerialized" and, on two replicas, ":mirrored", also together, in that form; ":plain" stands for plain
+            Keras with its SGD, which keras.applications are anyway. Networks of pytorchcv are trained by
+            `peers.TorchTrainer`. "@tensorflow", "@jax" or "@torch" at the end asks for that backend of Keras.
         batch_sizes: images at a time.
         work: "predict", by `predict` with that batch size, or "train", by `train_on_batch` on one batch in memory: SGD
             with Nesterov momentum and weight decay.

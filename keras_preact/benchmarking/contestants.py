@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -24,8 +25,12 @@ from keras_preact.training import engine as training, recipes
 from keras_preact.zoo import builders
 
 KERAS, TORCH = "keras.applications", "pytorchcv"
+REPLICAS = 2
 # Fields of `Engine`.
-ENGINES = {"looped": {"loop": True}, "rematerialized": {"rematerialize": True}, "unrolled": {"loop": False}}
+ENGINES = {
+    "looped": {"loop": True}, "rematerialized": {"rematerialize": True}, "unrolled": {"loop": False},
+    "mirrored": {"strategy": "mirrored", "replicas": REPLICAS},
+}
 INFERENCE, PLAIN = ("simplified", *RUNTIMES), "plain"
 MOST = 2**20  # images that a runtime gets at once: as many as the batch has
 # Of each work and library the endings that its networks may have; the library "" is ours.
@@ -81,7 +86,7 @@ def started(names, work, size, precision):
 
 
 def _contestant(name, work, size, precision):
-    library, network, _, backend = parsed(name, work)
+    library, network, forms, backend = parsed(name, work)
     needed = [TORCH, "torch"] if library == TORCH else [backend] if backend else []
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
@@ -92,7 +97,10 @@ def _contestant(name, work, size, precision):
         place = __name__, "Trainer", (name, size, precision)
     else:
         place = __name__, "Predictor", (name, size)
-    return processes.Remote(name, *place, {"KERAS_BACKEND": backend} if backend else None)
+    variables = {"KERAS_BACKEND": backend} if backend else {}
+    if "mirrored" in forms:
+        variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, os.cpu_count() // REPLICAS))
+    return processes.Remote(name, *place, variables)
 
 
 class _Missing:
@@ -117,6 +125,7 @@ class Trainer:
     def __init__(self, name, size, precision):
         self.size, self.precision = size, precision
         self.library, self.network, self.forms, _ = parsed(name, "train")
+        self.replicas = REPLICAS if "mirrored" in self.forms else 1
 
     def build(self):
         """Returns the seconds it took to build and compile the network, and its backend."""
@@ -147,13 +156,15 @@ class Trainer:
         for form in self.forms:
             fields |= ENGINES[form]
         engine = training.Engine(precision=self.precision, **fields)
-        with deep_enough(config):
-            return training.compiled(config, data, recipe, recipe.learning_rates(390), engine)
+        devices = engine.devices()
+        with deep_enough(config), devices.scope():
+            return training.compiled(config, data, recipe, recipe.learning_rates(390), engine, devices.model)
 
     def seconds(self, batch, steps):
         """Returns how long so many training steps take."""
         classes = self.model.output_shape[-1]
-        images, labels = peers.one_batch(batch, self.size, classes)
+        # What Keras gets here each replica takes whole: let it be its share.
+        images, labels = peers.one_batch(batch // self.replicas, self.size, classes)
         images, targets = map(keras.ops.convert_to_tensor, (images, np.eye(classes, dtype="float32")[labels]))
         with dtype_policy(self.precision):
             start = time.perf_counter()

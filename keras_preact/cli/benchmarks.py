@@ -28,7 +28,8 @@ def benchmark(names, against, batch_size, train, precision, first_step, rounds, 
 
     NAME is a network; NAME:simplified for simplify_for_inference; NAME:onnx, NAME:litert or NAME:openvino for
     kp.predictor. To train also NAME:plain for plain Keras, NAME:looped, NAME:unrolled, NAME:rematerialized,
-    pytorchcv:preresnet20_cifar10 for PyTorch by hand, and NAME@torch for another backend of Keras.
+    NAME:mirrored for two replicas, pytorchcv:preresnet20_cifar10 for PyTorch by hand, and NAME@torch for another
+    backend of Keras.
     """
     from rich.console import Console
 

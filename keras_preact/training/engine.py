@@ -119,6 +119,10 @@ class Engine:
                 f"Received: strategy={self.strategy!r} on {keras.backend.backend()!r}"
             )
 
+    def devices(self):
+        """Returns the `Devices` that a run is shared out over."""
+        return STRATEGIES[self.strategy](**({"replicas": self.replicas} if self.replicas else {}))
+
     def _can_loop(self):
         return self.strategy in ("none", "jax") and keras.backend.backend() in SCANS
 
@@ -199,7 +203,7 @@ def train(
         _check_stochastic(config, engine)
     _check_tuning(recipe, engine, weights)
     folder = local("output", output)
-    devices = STRATEGIES[engine.strategy](**({"replicas": engine.replicas} if engine.replicas else {}))
+    devices = engine.devices()
     data = datasets.for_recipe(data, recipe, config)
     if hold_out:
         data = data.hold_out(hold_out)
