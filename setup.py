@@ -13,6 +13,7 @@ extras = {
     "training": ["tensorflow>=2.18", "tensorflow-datasets", "importlib_resources", "matplotlib", "tensorboard"],
     "export": ["tensorflow>=2.18"],
     "onnx": ["tensorflow>=2.18", "onnxruntime", "tf2onnx>=1.17"],
+    "onnx-torch": ["torch>=2.6", "onnxscript", "onnxruntime"],
     "litert": ["tensorflow>=2.18", "keras>=3.13", "ai-edge-litert"],
     "openvino": ["tensorflow>=2.18", "keras>=3.13", "openvino"],
     "convert": ["torch>=2.6"],
@@ -22,7 +23,7 @@ extras = {
 # The zoos that importers are held against, and what two of them need to run on a Keras of today.
 peers = ["timm", "pytorchcv", "tf2cv", "tf-keras", "image-classifiers", "torchfile"]
 extras["test"] = [
-    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], *extras["litert"],
+    *extras["tensorflow"], *extras["jax"], *extras["training"], *extras["onnx"], "onnxscript", *extras["litert"],
     *extras["openvino"], *extras["convert"], *extras["docs"], "tensorflow-serving-api", "torch==2.13.0", *peers,
     "build", "ipykernel", "mypy", "nbclient", "nbformat", "pytest>=8", "pytest-xdist", "ruff", "setuptools>=77",
     "wandb", "wheel",

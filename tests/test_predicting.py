@@ -47,7 +47,7 @@ def exported(model, tmp_path_factory):
     def file(format):
         if keras.backend.backend() != "tensorflow":
             pytest.skip("TensorFlow writes the files")
-        for package in (*runtimes.RUNTIMES[format].writers, runtimes.RUNTIMES[format].package):
+        for package in (*runtimes.RUNTIMES[format].writers["tensorflow"], runtimes.RUNTIMES[format].package):
             pytest.importorskip(package)
         path = folder / f"preact{runtimes.RUNTIMES[format].suffix}"
         return path if path.exists() else kp.export(model, path, format).path

@@ -1,6 +1,9 @@
 """Formats of one file each, for other runtimes than TensorFlow: ONNX, LiteRT, OpenVINO and PyTorch."""
 import importlib
 import json
+import tempfile
+import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,8 +25,8 @@ def export_file(
 ):
     """Writes a network as a file of one of `FORMATS`, with a JSON file beside; arguments and errors as of `export`."""
     name = FORMATS[format]
-    preparation.require_backend(RUNTIMES[name].backend, format)
-    runtimes.require(name, f"format={format!r}")
+    preparation.require_backend(tuple(RUNTIMES[name].writers), format)
+    runtimes.require(name, f"format={format!r}", keras.backend.backend())
     target, suffix = preparation.target_of(path), RUNTIMES[name].suffix
     if target.suffix != suffix:
         raise ValueError(f"`path` of format={format!r} must end in {suffix}. Received: {path}")
@@ -79,8 +82,8 @@ def of_pixels(ready):
 
 def _metadata(ready, format):
     """Returns what a client may want to know of a file, as plain JSON."""
-    runtime = RUNTIMES[FORMATS[format]]
-    packages = ("keras", runtime.backend, *runtime.writers)
+    backend = keras.backend.backend()
+    packages = ("keras", backend, *RUNTIMES[FORMATS[format]].writers[backend])
     return {
         "format": format,
         **ready.metadata,
@@ -93,11 +96,40 @@ def _metadata(ready, format):
 
 
 def _onnx(model, path, metadata, images):
-    """Converts a model whose kernels are inputs, and gives them their values afterwards, with metadata_props.
+    """Writes `metadata` as metadata_props, each value as JSON."""
+    import onnx
+
+    kernels = {}
+    if keras.backend.backend() == "torch":
+        proto = _onnx_by_torch(model)
+    else:
+        proto, kernels = _onnx_by_tensorflow(model)
+    for value in (proto.graph.input[0], *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
+    onnx.checker.check_model(proto, full_check=True)
+    _fill(proto.graph, kernels)
+    onnx.save(proto, path)
+
+
+def _onnx_by_torch(model):
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # of PyTorch's own code
+        program = torch.onnx.export(
+            _program(model, Path(folder, "model.pt2")), dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["images"], output_names=["probabilities"],
+        )
+    del program.model_proto.graph.value_info[:]  # PyTorch's names for the batch
+    return program.model_proto
+
+
+def _onnx_by_tensorflow(model):
+    """Returns an ONNX model whose kernels are inputs, and these as {name: variable}, which `_fill` puts in.
 
     As constants they would be copied dozens of times, which takes fifty times their memory.
     """
-    import onnx
     import tensorflow as tf
     import tf2onnx
 
@@ -111,13 +143,7 @@ def _onnx(model, path, metadata, images):
 
     signature = [tf.TensorSpec(model.input_shape, "uint8", "images")]
     signature += [tf.TensorSpec(kernel.shape, kernel.dtype, name) for name, kernel in kernels.items()]
-    proto, _ = tf2onnx.convert.from_function(tf.function(call, signature), signature, opset=OPSET)
-    for value in (proto.graph.input[0], *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
-    onnx.checker.check_model(proto, full_check=True)
-    _fill(proto.graph, kernels)
-    onnx.save(proto, path)
+    return tf2onnx.convert.from_function(tf.function(call, signature), signature, opset=OPSET)[0], kernels
 
 
 def _fill(graph, variables):
@@ -173,10 +199,19 @@ def _torch(model, path, metadata, images):
     """Writes `metadata` into the file, too, as keras_preact.json."""
     import torch
 
+    torch.export.save(_program(model, path), path, extra_files={"keras_preact.json": json.dumps(metadata)})
+
+
+def _program(model, path):
+    """Returns the program of `torch.export` of a model, once Keras has written it to `path`."""
+    import torch
+
     # Without it the batch would have the size of the example.
     model.export(str(path), format="torch", verbose=False, dynamic_shapes={0: torch.export.Dim("batch", min=1)})
     program = torch.export.load(path)
-    torch.export.save(program, path, extra_files={"keras_preact.json": json.dumps(metadata)})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # places of code on this machine
+    return program
 
 
 WRITERS = {"onnx": _onnx, "litert": _litert, "litert_int8": _int8, "openvino": _openvino, "torch": _torch}

@@ -36,8 +36,8 @@ def export(
         model: a network of the zoo, also with another head; of these other formats, in float32.
         path: of a SavedModel, the folder of versions; else of a file that ends in .onnx, .tflite, .xml or .pt2.
         format: "savedmodel"; "onnx"; "litert", float32; "litert_int8", weights and activations in eight bits;
-            "openvino", whose weights are in a .bin file beside; or "torch", a program of `torch.export`, which takes
-            Keras on PyTorch. The others take it on TensorFlow.
+            "openvino", whose weights are in a .bin file beside; or "torch", a program of `torch.export`. Keras on
+            PyTorch writes "onnx" and "torch", on TensorFlow all but "torch".
         preprocessing: a `Preprocessing`; default `model.preprocessing`, which weights of the zoo set.
         labels: the name of each class; default `model.labels`.
         version: of a SavedModel; default the next.

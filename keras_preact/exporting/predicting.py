@@ -210,10 +210,10 @@ def _is_installed(name):
     if name == KERAS:
         return True
     try:
-        runtimes.require(name, "")
+        runtimes.require(name, "", keras.backend.backend())
     except ImportError:
         return False
-    return keras.backend.backend() == RUNTIMES[name].backend
+    return keras.backend.backend() in RUNTIMES[name].writers
 
 
 def _prepared(model, runtime, activation):
@@ -228,8 +228,8 @@ def _opened(ready, runtime, wanted):
         def run(images):
             return np.asarray(network.predict_on_batch(images)["probabilities"], "float32")
     else:
-        runtimes.require(runtime, f"runtime={runtime!r}")
-        preparation.require_backend(RUNTIMES[runtime].backend, runtime)
+        preparation.require_backend(tuple(RUNTIMES[runtime].writers), runtime)
+        runtimes.require(runtime, f"runtime={runtime!r}", keras.backend.backend())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"model{RUNTIMES[runtime].suffix}")
             files.write(ready, path, runtime)
@@ -313,7 +313,7 @@ def _of_suffix(path, runtime):
 
 
 def _of_file(path, runtime, wanted):
-    runtimes.require(runtime, f"A file that ends in {path.suffix}", to_write=False)
+    runtimes.require(runtime, f"A file that ends in {path.suffix}")
     existing("model", path)  # or each runtime tells in its own way that there is no such file
     beside = path.with_name(f"{path.name}.json")
     try:

@@ -124,12 +124,12 @@ def probabilities_of(model, activation=None):
     return PROBABILITIES[_activation(model, head_of(opened(model)), activation)]
 
 
-def require_backend(wanted="tensorflow", format="savedmodel"):
-    """Raises ValueError on another backend than that which writes a format."""
-    if keras.backend.backend() != wanted:
+def require_backend(able=("tensorflow",), format="savedmodel"):
+    """Raises ValueError on another backend than those that are `able` to write a format."""
+    if keras.backend.backend() not in able:
         raise ValueError(
-            f"format={format!r} is written by Keras's backend {wanted!r}; weights and .keras files are the same on "
-            f"every backend: pip install 'keras_preact[{wanted}]', and set KERAS_BACKEND={wanted}. "
+            f"format={format!r} is written by Keras on {' or '.join(able)}; weights and .keras files are the same on "
+            f"every backend: pip install 'keras_preact[{able[0]}]', and set KERAS_BACKEND={able[0]}. "
             f"Received: {keras.backend.backend()}"
         )
 

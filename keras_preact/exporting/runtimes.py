@@ -18,33 +18,38 @@ class Runtime(NamedTuple):
     Args:
         called: what it is called in errors.
         suffix: what its files end in.
-        writers: the packages with which Keras writes its files.
+        writers: the backends of Keras that write its files, each with the packages that it takes.
         package: the one that runs them.
         open: (path, threads, precision) to a call from uint8 images (n, height, width, channels) to probabilities
             (n, classes) as float32. Once it is open the file may be removed.
         precisions: in which it computes.
-        backend: of Keras, which writes its files.
         has_threads: whether the number of threads is its own; PyTorch's is that of the process.
     """
 
     called: str
     suffix: str
-    writers: tuple[str, ...]
+    writers: dict[str, tuple[str, ...]]
     package: str
     open: Callable
     precisions: tuple[str, ...] = ("float32",)
-    backend: str = "tensorflow"
     has_threads: bool = True
 
 
-def require(name, purpose, to_write=True):
-    """Raises ImportError where a package of the runtime `name` is missing, which `purpose` needs."""
+def require(name, purpose, backend=None):
+    """Raises ImportError where a package of the runtime `name` is missing, which `purpose` needs.
+
+    Args:
+        name: of `RUNTIMES`.
+        purpose: what needs it, for the message.
+        backend: of Keras, which is to write a file; default none, as files are read alone.
+    """
     runtime = RUNTIMES[name]
-    packages = (*runtime.writers, runtime.package) if to_write else (runtime.package,)
+    packages = *runtime.writers.get(backend, ()), runtime.package
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
+        extra = name if backend in (None, name, "tensorflow") else f"{name}-{backend}"
         raise ImportError(
-            f"{purpose} needs {' and '.join(missing)}, which is missing: pip install 'keras_preact[{name}]'"
+            f"{purpose} needs {' and '.join(missing)}, which is missing: pip install 'keras_preact[{extra}]'"
         )
 
 
@@ -108,10 +113,12 @@ def _torch(path, threads, precision):
 
 
 RUNTIMES = {
-    "onnx": Runtime("ONNX Runtime", ".onnx", ("tf2onnx",), "onnxruntime", _onnx),
-    "litert": Runtime("LiteRT", ".tflite", (), "ai_edge_litert", _litert),
-    "openvino": Runtime("OpenVINO", ".xml", (), "openvino", _openvino, tuple(PRECISIONS)),
-    "torch": Runtime("PyTorch", ".pt2", (), "torch", _torch, backend="torch", has_threads=False),
+    "onnx": Runtime(
+        "ONNX Runtime", ".onnx", {"tensorflow": ("tf2onnx",), "torch": ("onnxscript",)}, "onnxruntime", _onnx
+    ),
+    "litert": Runtime("LiteRT", ".tflite", {"tensorflow": ()}, "ai_edge_litert", _litert),
+    "openvino": Runtime("OpenVINO", ".xml", {"tensorflow": ()}, "openvino", _openvino, tuple(PRECISIONS)),
+    "torch": Runtime("PyTorch", ".pt2", {"torch": ()}, "torch", _torch, has_threads=False),
 }
 OF_SUFFIX = {runtime.suffix: name for name, runtime in RUNTIMES.items()}
 AUTO, KERAS = "auto", "keras"
