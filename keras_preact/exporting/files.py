@@ -99,11 +99,7 @@ def _onnx(model, path, metadata, images):
     """Writes `metadata` as metadata_props, each value as JSON."""
     import onnx
 
-    kernels = {}
-    if keras.backend.backend() == "torch":
-        proto = _onnx_by_torch(model)
-    else:
-        proto, kernels = _onnx_by_tensorflow(model)
+    proto, kernels = _onnx_by_torch(model) if keras.backend.backend() == "torch" else _onnx_by_tensorflow(model)
     for value in (proto.graph.input[0], *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
@@ -113,16 +109,17 @@ def _onnx(model, path, metadata, images):
 
 
 def _onnx_by_torch(model):
+    """Returns what `_onnx_by_tensorflow` does; the kernels are inside already."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # of PyTorch's own code
-        program = torch.onnx.export(
+        proto = torch.onnx.export(
             _program(model, Path(folder, "model.pt2")), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=["images"], output_names=["probabilities"],
-        )
-    del program.model_proto.graph.value_info[:]  # PyTorch's names for the batch
-    return program.model_proto
+        ).model_proto
+    del proto.graph.value_info[:]  # they have PyTorch's name of the batch
+    return proto, {}
 
 
 def _onnx_by_tensorflow(model):
