@@ -411,14 +411,18 @@ def test_cutout_is_a_square_around_a_point_of_the_image():
     assert max(areas) == 16 and min(areas) == 4  # whole inside; a quarter in a corner
 
 
-def test_cutout_is_centred():
-    """Of 3 rows around row c, so that the first and the last row have one neighbour each."""
+@pytest.mark.parametrize("side, spans", [
+    (3, {(0, 1), (0, 2), (1, 3), (2, 4), (3, 4)}),
+    (4, {(0, 1), (0, 2), (0, 3), (1, 4), (2, 4)}),
+])
+def test_cutout_is_centred(side, spans):
+    """From row c - side // 2 on: 3 rows are c and its neighbours, 4 one more before it. Each of 5 rows may be c."""
     rows = set()
     for seed in range(100):
-        image = cut_out(np.ones((1, 5, 5, 1)), 3, np.random.default_rng(seed))[0]
+        image = cut_out(np.ones((1, 5, 5, 1)), side, np.random.default_rng(seed))[0]
         for zeros in np.nonzero(image[..., 0] == 0):
             rows.add((int(zeros.min()), int(zeros.max())))
-    assert rows == {(0, 1), (0, 2), (1, 3), (2, 4), (3, 4)}
+    assert rows == spans
 
 
 def test_no_batch_draws_what_the_order_of_the_epoch_drew(monkeypatch):
@@ -487,6 +491,29 @@ def test_erasing_fills_rectangles_of_the_areas_of_the_paper_with_noise():
     assert 0.015 < min(areas) < 0.03 and 0.37 < max(areas) < 0.43 and 0.17 < np.mean(areas) < 0.23
     noise = found[found != 100]
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+
+
+def erased(height, width, count):
+    """Returns top, left, height and width of the rectangles erased in so many images, an array each."""
+    images = erase(np.full((count, height, width, 1), 100, "float32"), 1, np.random.default_rng(0))
+    places = [np.nonzero(image[..., 0] != 100) for image in images]
+    return np.array([(y.min(), x.min(), np.ptp(y) + 1, np.ptp(x) + 1) for y, x in places if len(y)]).T
+
+
+@pytest.mark.parametrize("height, width", [(12, 30), (30, 12)])
+def test_erased_rectangles_lie_anywhere_in_images_of_any_shape(height, width):
+    top, left, tall, wide = erased(height, width, 3000)
+    # Half of the room that is left is before them; the standard error of a fraction is at most 0.5 / sqrt(3000) = 0.01.
+    assert abs((top / (height - tall)).mean() - 0.5) < 0.02 and abs((left / (width - wide)).mean() - 0.5) < 0.02
+
+
+def test_aspect_ratios_of_erased_rectangles_are_uniform_on_a_scale_of_logarithms():
+    _, _, tall, wide = erased(60, 60, 3000)
+    whole = tall * wide < 0.25 * 60**2  # so small that each aspect ratio fits
+    aspects = np.log(tall / wide)[whole]
+    # Between -log(1 / 0.3) and log(1 / 0.3), 1.2; the deviation of uniform numbers is their range over sqrt(12), 0.695.
+    assert 1.1 < aspects.max() < 1.3 and -1.3 < aspects.min() < -1.1
+    assert abs(aspects.mean()) < 0.05 and abs(aspects.std() - 0.695) < 0.03
 
 
 def test_of_mixup_and_cutmix_a_batch_takes_one():

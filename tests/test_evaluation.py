@@ -1,5 +1,7 @@
 """Errors counted by hand."""
+import contextlib
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import keras
@@ -180,8 +182,9 @@ def test_what_cannot_be_measured_is_refused(data):
     model = brightest_column(6)
     with pytest.raises(ValueError, match="'single', 'flip', 'ten_crop'. Received: 'five'"):
         evaluation.evaluate(model, data, views="five")
-    with pytest.raises(ValueError, match=r"fit into the images of d, 4x6. Received: \(5, 5\)"):
-        evaluation.evaluate(model, data, crop=(5, 5))
+    for crop in ((5, 5), (4, 7)):
+        with pytest.raises(ValueError, match=rf"fit into the images of d, 4x6. Received: {re.escape(str(crop))}"):
+            evaluation.evaluate(model, data, crop=crop)
     for crop in (0, -4, 2.0, "4", (4,), (4, 6, 1), (4, 0), [4, None], {}):
         with pytest.raises(ValueError, match=r"`crop` must be a side in pixels, or \(height, width\). Received: "):
             evaluation.evaluate(model, data, crop=crop)
@@ -197,6 +200,35 @@ def test_what_cannot_be_measured_is_refused(data):
 def test_the_confusion_matrix_is_drawn(data, tmp_path):
     evaluation.evaluate(brightest_column(6), data).plot(tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """What figures are drawn on, in place of a file."""
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    monkeypatch.setattr(evaluation, "drawing", lambda path, **options: contextlib.nullcontext(axes))
+    return axes
+
+
+def test_the_figure_has_the_percents_of_each_class(axes):
+    """Of four images of a one is taken for b; there is none of b."""
+    evaluation.Report("d", "single", (4, 6), ("a", "b"), np.array([[3, 1], [0, 0]]), 0).plot("unused")
+    assert {(*text.get_position(), text.get_text(), text.get_color()) for text in axes.texts} == {
+        (0, 0, "75.0", "white"), (1, 0, "25.0", "black"), (0, 1, "0.0", "black"), (1, 1, "0.0", "black"),
+    }
+    (image,) = axes.images
+    assert image.get_array().tolist() == [[75, 25], [0, 0]] and image.get_clim() == (0, 100)
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("d: 25.00 % error", "predicted", "true")
+    for ticks, rotation in ((axes.get_xticklabels(), 90), (axes.get_yticklabels(), 0)):
+        assert [(tick.get_text(), tick.get_rotation()) for tick in ticks] == [("a", rotation), ("b", rotation)]
+
+
+@pytest.mark.parametrize("classes, texts", [(20, 400), (21, 0)])
+def test_the_figure_of_many_classes_has_colours_alone(classes, texts, axes):
+    labels = tuple(map(str, range(classes)))
+    evaluation.Report("d", "single", (4, 6), labels, np.eye(classes, dtype=int), 0).plot("unused")
+    assert len(axes.texts) == texts
 
 
 @pytest.mark.parametrize("kind", ["pair", "dict", "data set"])

@@ -64,7 +64,7 @@ LARGE = {"stem": "conv7x7_pool"}
     (lambda: ResNet(NetworkConfig.imagenet(18), input_shape=(31, 32, 3)), "1/32", "at least 32 pixels", "(31, 32, 3)"),
     (lambda: ResNet(tiny(), input_tensor=keras.Input((3, 3, 3))), "at least 4 pixels", "(3, 3, 3)"),
     (lambda: ResNet(tiny(), input_shape=(8, 8)), "(height, width, channels)", "(8, 8)"),
-    (lambda: ResNet(tiny(), input_shape=(1, 8, 8, 3)), "(height, width, channels)", "(1, 8, 8, 3)"),
+    (lambda: ResNet(tiny(), input_shape=(8, 8, 8, 3)), "only height and width may be None", "(8, 8, 8, 3)"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, None)), "only height and width may be None", "(8, 8, None)"),
     (lambda: ResNet(tiny(), input_shape=(8, 8, 0)), "positive integers", "(8, 8, 0)"),
     (lambda: ResNet(tiny(), input_shape=8), "(height, width, channels)", "Received: 8"),
@@ -186,6 +186,19 @@ def test_an_input_tensor_may_be_an_input():
     inputs = keras.Input((8, 9, 2))
     model = ResNet(tiny(), input_tensor=inputs, input_shape=(8, 9, 2), name="mine")
     assert model.input is inputs and model.name == "mine"
+
+
+def test_an_input_tensor_may_be_made_of_two_inputs():
+    inputs = [keras.Input((8, 9, 1)), keras.Input((8, 9, 2))]
+    model = ResNet(tiny(), input_tensor=keras.layers.Concatenate()(inputs))
+    assert [tensor is given for tensor, given in zip(model.input, inputs, strict=True)] == [True, True]
+
+
+def test_the_dense_layer_starts_as_that_of_torch():
+    """By nn.Linear uniform between -1 / sqrt(n) and 1 / sqrt(n) of n inputs, here 1 / 8, but without biases."""
+    kernel, bias = ResNet(NetworkConfig((1,), (64,)), classes=100).get_layer("predictions").get_weights()
+    assert 0.99 / 8 < abs(kernel).max() <= 1 / 8 and not bias.any()
+    assert abs(kernel.std() - 1 / 8 / 3**0.5) < 0.002 and abs(kernel.mean()) < 0.005
 
 
 def test_channels_first_inputs(channels_first):

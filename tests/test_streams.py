@@ -48,6 +48,9 @@ def test_scale_jitter_crops_a_square_from_a_shorter_side_of_256_to_480():
     # Offsets are uniform over the room that is left: half of it in the mean.
     assert abs((left / (400 - w)).mean() - 0.5) < 0.03 and abs((top / (300 - h)).mean() - 0.5) < 0.03
     assert left.min() == 0 and (left == 400 - w).any()
+    _, _, h, _ = windows(augmentation.scale_window, 30_000, 40_000)  # where a pixel is less of it
+    shorter = 30_000 * 224 / h
+    assert 256 - 0.1 < shorter.min() < 257 and 479 < shorter.max() < 480 + 0.1
 
 
 def test_area_and_aspect_ratio():
@@ -90,6 +93,14 @@ def test_a_crop_is_that_of_pillow(kind, window):
         assert min(straight, mirrored) < 0.8 and max(straight, mirrored) > 5  # levels of 255
         flips += mirrored < straight
     assert 0 < flips < 8
+
+
+def test_a_crop_stays_between_black_and_white():
+    """Cubics overshoot at the edges of stripes."""
+    stripes = np.zeros((60, 80, 3), "uint8")
+    stripes[:, np.arange(80) % 8 < 4] = 255
+    found = augmentation.crop_encoded(encoded(Image.fromarray(stripes), "PNG"), augmentation.scale_window, 64, SEEDS[0])
+    assert found.numpy().min() == 0 and found.numpy().max() == 255
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (4, 6)])
@@ -148,6 +159,15 @@ def test_lighting_is_a_colour_of_imagenets_covariance():
     # The first component, nearly grey, has 0.1 * 0.2175 as its deviation, a third of its variance in each channel.
     np.testing.assert_allclose(shift.std(0), 0.1 * 0.2175 * np.array([0.5675, 0.5808, 0.5836]), rtol=0.05)
     assert np.corrcoef(shift.T).min() > 0.97
+
+
+def test_lighting_has_imagenets_deviation_along_each_component():
+    """Those of fb.resnet.torch's datasets/imagenet.lua."""
+    directions = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=2e-4)  # so that these are what was published
+    np.testing.assert_array_equal(augmentation.DIRECTIONS, directions)
+    shift = over_seeds(lambda seed: augmentation.jitter_lighting(0.1, seed)).numpy()
+    np.testing.assert_allclose((shift @ directions).std(0), 0.1 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,22 @@ def test_recipes_are_frozen_and_checked():
         ({"lighting": -1}, "`lighting` must be at least 0"),
         ({"size": 0}, "`size` must be positive"),
         ({"warmup_of": 0}, "`warmup_of` must be positive"),
+        ({"survival": 0.0}, "`survival` must be above 0 and at most 1. Received: 0.0"),
+        ({"layer_decay": 1.5}, "`layer_decay` must be above 0 and at most 1. Received: 1.5"),
+        ({"head_epochs": 3}, "`head_epochs` must be less than the 3 epochs. Received: 3"),
+        ({"head_epochs": 4}, "`head_epochs` must be less than the 3 epochs. Received: 4"),
+        ({"drops": (0.0, 0.5)}, r"parts of the run between 0 and 1.*Received: \(0.0, 0.5\)"),
+        ({"drops": (0.5, 1.0)}, r"parts of the run between 0 and 1.*Received: \(0.5, 1.0\)"),
     ):
         with pytest.raises(ValueError, match=pattern):
             dataclasses.replace(RECIPE, **change)
+
+
+def test_the_target_of_a_recipe_sums_to_one_over_all_classes():
+    """0.1 spread over 5 classes is 0.02 each, the right one among them."""
+    smooth = dataclasses.replace(RECIPE, label_smoothing=0.1)
+    np.testing.assert_allclose(smooth.target_values(5), (0.92, 0.02), rtol=1e-12)
+    assert RECIPE.target_values(5) == (1, 0)
 
 
 PUBLISHED = {
