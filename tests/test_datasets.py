@@ -386,19 +386,23 @@ def test_tensorflow_data_sets_are_read_offline():
     np.testing.assert_allclose(std, data.preprocessing.std, atol=2e-4)
 
 
-def test_crops_and_flips_are_windows_of_the_padded_image():
-    images = np.arange(1, 2 * 3 * 4 + 1, dtype="float32").reshape(2, 3, 4, 1)
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+@pytest.mark.parametrize("padding, offsets", [(0, 1), (1, 9), (3, 49)])
+def test_crops_and_flips_are_windows_of_the_padded_image(padding, offsets):
+    images = np.arange(1, 2 * 5 * 6 + 1, dtype="float32").reshape(2, 5, 6, 1)
+    pads = padding, padding
+    windows = {
+        window.tobytes(): (n, t, s, f)
+        for n, padded in enumerate(np.pad(images, ((0, 0), pads, pads, (0, 0))))
+        for t in range(2 * padding + 1) for s in range(2 * padding + 1) for f in (False, True)
+        for window in [padded[t:t + 5, s:s + 6][:, ::-1 if f else 1]]
+    }
+    assert len(windows) == 2 * 2 * offsets
     seen = set()
-    for seed in range(200):
-        for n, crop in enumerate(crop_and_flip(images, 1, np.random.default_rng(seed))):
-            windows = {
-                (t, s, f): padded[n, t:t + 3, s:s + 4][:, ::-1 if f else 1]
-                for t in range(3) for s in range(3) for f in (False, True)
-            }
-            (found,) = [key for key, window in windows.items() if np.array_equal(window, crop)]
-            seen.add(found)
-    assert len(seen) == 18  # every offset, flipped and not
+    for seed in range(1000):
+        for n, crop in enumerate(crop_and_flip(images, padding, np.random.default_rng(seed))):
+            assert windows[crop.tobytes()][0] == n
+            seen.add(crop.tobytes())
+    assert seen == set(windows)  # every offset, flipped and not
 
 
 def test_cutout_is_a_square_around_a_point_of_the_image():
@@ -514,6 +518,12 @@ def test_aspect_ratios_of_erased_rectangles_are_uniform_on_a_scale_of_logarithms
     # Between -log(1 / 0.3) and log(1 / 0.3), 1.2; the deviation of uniform numbers is their range over sqrt(12), 0.695.
     assert 1.1 < aspects.max() < 1.3 and -1.3 < aspects.min() < -1.1
     assert abs(aspects.mean()) < 0.05 and abs(aspects.std() - 0.695) < 0.03
+
+
+def test_an_image_that_no_rectangle_fits_into_is_not_erased():
+    """One pixel high, and two of a hundred are to be erased."""
+    images = np.full((20, 1, 100, 1), 100, "float32")
+    np.testing.assert_array_equal(erase(images.copy(), 1, np.random.default_rng(0)), images)
 
 
 def test_of_mixup_and_cutmix_a_batch_takes_one():

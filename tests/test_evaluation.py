@@ -224,11 +224,11 @@ def test_the_figure_has_the_percents_of_each_class(axes):
         assert [(tick.get_text(), tick.get_rotation()) for tick in ticks] == [("a", rotation), ("b", rotation)]
 
 
-@pytest.mark.parametrize("classes, texts", [(20, 400), (21, 0)])
+@pytest.mark.parametrize("classes, texts", [(20, ["0.0"] * 380 + ["100.0"] * 20), (21, [])])
 def test_the_figure_of_many_classes_has_colours_alone(classes, texts, axes):
     labels = tuple(map(str, range(classes)))
     evaluation.Report("d", "single", (4, 6), labels, np.eye(classes, dtype=int), 0).plot("unused")
-    assert len(axes.texts) == texts
+    assert sorted(text.get_text() for text in axes.texts) == texts
 
 
 @pytest.mark.parametrize("kind", ["pair", "dict", "data set"])

@@ -131,12 +131,26 @@ def test_fine_tuned_networks_and_features():
     assert normalizations(simple) == ["closing_bn"]
 
 
-def test_large_offsets_stay():
+@pytest.mark.parametrize("deviations, stays", [(29.9, False), (30.1, True), (-29.9, False), (-30.1, True)])
+def test_large_offsets_stay(deviations, stays):
     model = build(NetworkConfig((3,), (4,)), (8, 8, 3), gamma_signs=(1,))
     layer = model.get_layer("stage1_unit2_bn1")
     gamma, beta, mean, variance = layer.get_weights()
-    layer.set_weights([gamma * 1e-4, beta, mean, variance])
-    assert normalizations(check(model)) == ["stage1_unit2_bn1"]
+    # Where the mean is 0, gamma x / deviation + beta is gamma / deviation (x + deviation beta / gamma).
+    beta[1], mean[1] = deviations * gamma[1], 0
+    layer.set_weights([gamma, beta, mean, variance])
+    assert normalizations(check(model)) == ["stage1_unit2_bn1"] * stays
+
+
+def test_normalization_by_statistics_alone_by_hand():
+    """(2 x - 1) / 4, where there is no gamma and no beta."""
+    inputs = keras.Input((1, 1, 1))
+    x = keras.layers.Conv2D(1, 1, use_bias=False)(inputs)
+    model = keras.Model(inputs, keras.layers.BatchNormalization(epsilon=1, center=False, scale=False)(x))
+    model.set_weights([np.full((1, 1, 1, 1), 2.0), np.ones(1), np.full(1, 15.0)])
+    simple = simplify_for_inference(model)
+    assert not normalizations(simple)
+    assert outputs_of(simple, np.float32([1, -3]).reshape(2, 1, 1, 1)).ravel().tolist() == [0.25, -1.75]
 
 
 def test_layers_that_are_used_twice_stay():

@@ -53,6 +53,15 @@ def test_scale_jitter_crops_a_square_from_a_shorter_side_of_256_to_480():
     assert 256 - 0.1 < shorter.min() < 257 and 479 < shorter.max() < 480 + 0.1
 
 
+def test_crops_follow_from_the_draws_of_their_seed():
+    """By arithmetic. From other draws a run that goes on would see other crops than before."""
+    for seed in SEEDS[:20]:
+        scale, top, left = tf.random.stateless_uniform((3,), augmentation.fold(seed, 0)).numpy()
+        side = round(300 / (256 / 224 + scale))  # to 480 / 224, one more
+        expected = [int(top * (300 - side + 1)), int(left * (400 - side + 1)), side, side]
+        assert augmentation.scale_window(tf.constant([300, 400]), seed).numpy().tolist() == expected
+
+
 def test_area_and_aspect_ratio():
     _, _, h, w = windows(augmentation.area_window, 300, 300)
     share = h * w / 300**2
@@ -95,6 +104,23 @@ def test_a_crop_is_that_of_pillow(kind, window):
     assert 0 < flips < 8
 
 
+def test_a_crop_is_mirrored_whatever_its_size():
+    """Brightness rises from left to right."""
+    file = encoded(Image.fromarray(np.tile(np.arange(80, dtype="uint8")[:, None], (60, 1, 3))), "PNG")
+    crops = [augmentation.crop_encoded(file, augmentation.scale_window, 4, seed).numpy() for seed in SEEDS[:200]]
+    slopes = np.array([crop[0, 3, 0] - crop[0, 0, 0] for crop in crops])
+    assert abs(np.corrcoef(slopes > 0, abs(slopes))[0, 1]) < 0.2  # three standard errors, 1 / sqrt(200) each
+
+
+def test_a_small_crop_is_the_mean_of_many_pixels():
+    """Columns are black and white in turn; without antialiasing some pixels would be, too."""
+    stripes = np.zeros((320, 240, 3), "uint8")
+    stripes[:, ::2] = 255
+    for window in augmentation.WINDOWS.values():
+        found = augmentation.crop_encoded(encoded(Image.fromarray(stripes), "PNG"), window, 8, SEEDS[0]).numpy()
+        assert found.std() < 10 and abs(found.mean() - 127.5) < 3
+
+
 def test_a_crop_stays_between_black_and_white():
     """Cubics overshoot at the edges of stripes."""
     stripes = np.zeros((60, 80, 3), "uint8")
@@ -103,7 +129,7 @@ def test_a_crop_stays_between_black_and_white():
     assert found.numpy().min() == 0 and found.numpy().max() == 255
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (4, 6)])
+@pytest.mark.parametrize("shape", [(1, 3), (1, 6), (4, 6)])
 def test_a_change_of_colours_by_hand(shape):
     image = np.tile(np.float32([1, 2, 3]), (*shape, 1)) * np.arange(1, 1 + np.prod(shape)).reshape(*shape, 1)
     matrix, offset = np.float32([[1, 0, 10], [0, 1, 0], [0, 2, 0]]), np.float32([0.5, 0, -1])

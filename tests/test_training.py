@@ -82,6 +82,7 @@ def test_recipes_are_frozen_and_checked():
     for change, pattern in (
         ({"schedule": "linear"}, "`schedule` must be one of 'steps', 'cosine'. Received: 'linear'"),
         ({"epochs": 0}, "`epochs` must be positive. Received: 0"),
+        ({"learning_rate": -0.1}, "`learning_rate` must be positive. Received: -0.1"),
         ({"schedule": "steps"}, "give `warmup_rate`"),
         ({"nesterov": "False"}, "`nesterov` must be of the type bool. Received: 'False'"),
         ({"learning_rate": ".1"}, "`learning_rate` must be of the type float. Received: '.1'"),
@@ -167,6 +168,8 @@ def test_every_recipe_has_its_published_numbers(name):
     smoothing = 0.1 if name in ("cifar_best", "cifar_fast") else 0
     assert (recipe.cutout, recipe.mixup, recipe.label_smoothing) == (0, 0, smoothing)
     assert recipe.optimizer == ("muon" if name == "cifar_fast" else "sgd")
+    later = (recipe.accumulate, recipe.clip, recipe.ema, recipe.erasing, recipe.cutmix, recipe.survival)
+    assert later == (1, None, 0, 0, 0, 1) and (recipe.head_epochs, recipe.layer_decay, recipe.bn) == (0, 1, "trained")
 
 
 def test_warm_up_scales_with_the_epochs():
