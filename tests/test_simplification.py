@@ -69,6 +69,14 @@ def test_layouts_of_other_zoos(first, stride, bias, pool):
     check(build(config, (32, 32, 3), gamma_signs=(1,)))
 
 
+@pytest.mark.parametrize("changes", [{"stride_on": "last_unit"}, {"widths": (6, 6)}], ids=str)
+def test_offsets_pass_shortcuts_that_leave_out_pixels(changes):
+    config = NetworkConfig(**{"units": (2, 2), "widths": (4, 6), "shortcut": "project_on_change"} | changes)
+    model = build(config, (16, 16, 3), gamma_signs=(1,))
+    assert any(layer.name.endswith("_shortcut_pool") for layer in model.layers)
+    assert normalizations(check(model)) == []
+
+
 def test_a_hand_computed_chain():
     """One channel, 1x1 convs: y = x + 2 relu(3 x + 6), then relu(0.5 y - 1) times 4."""
     inputs = keras.Input((1, 1, 1))
