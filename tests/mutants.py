@@ -44,6 +44,7 @@ ROOMS = {
         "tests/test_streams.py -k '(crop or area or attempt or colour or lighting) and not epoch'",
     ),
     "mixing": ("keras_preact/data/mixing.py", "tests/test_datasets.py -k 'crop or cut or mix or eras'"),
+    "randaugment": ("keras_preact/data/randaugment.py", "tests/test_randaugment.py"),
     "evaluation": ("keras_preact/training/evaluation.py", "tests/test_evaluation.py"),
 }
 # Equal strings, small numbers and names of classes are mostly the same objects, too.
