@@ -159,6 +159,11 @@ def test_photographs_are_resized_to_what_is_asked_for(tmp_path):
     for image, black in zip(corner, (10, 5)):
         assert image[:, :black].max() == 0 and image[:, black:].min() == 255
     assert report.notes[0].startswith("Every fifth image of each class is a test image")
+    # As the weights say: resized to 18x9 and 9x18, of whose 4.5 and 2.25 black columns a crop has none and some.
+    seen.clear()
+    assert evaluation.evaluate(model, tmp_path, preprocessing).crop == (8, 8)
+    wide, high = np.asarray(seen[0])
+    assert wide.shape == (8, 8, 3) and wide.min() == 255 and high[:, 0].max() == 0 and high[:, 2:].min() == 255
     with pytest.raises(ValueError, match="`resize` must be at least the crop, 20. Received: 19"):
         evaluation.evaluate(model, tmp_path, preprocessing, crop=(10, 20), resize=19)
 

@@ -77,6 +77,35 @@ def test_offsets_pass_shortcuts_that_leave_out_pixels(changes):
     assert normalizations(check(model)) == []
 
 
+def normalized_sum():
+    """A sum of two convs and a batch normalization of it, of images (8, 8, 3)."""
+    inputs = keras.Input((8, 8, 3))
+    total = keras.layers.Add()([keras.layers.Conv2D(2, 1)(inputs) for _ in range(2)])
+    return inputs, total, keras.layers.BatchNormalization(name="bn")(total)
+
+
+@pytest.mark.parametrize("follow", [
+    lambda x: keras.layers.Activation("sigmoid")(x),
+    lambda x: x,
+    lambda x: keras.layers.Concatenate()([keras.layers.Conv2D(2, 1)(keras.layers.ReLU()(x)), x]),
+], ids=["sigmoid", "nothing", "a ReLU and something else"])
+def test_what_no_relu_alone_follows_stays(follow):
+    inputs, _, x = normalized_sum()
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(follow(x)))
+    randomize(model, 3, gamma_signs=(1,))
+    assert normalizations(check(model)) == ["bn"]
+
+
+def test_offsets_pass_shortcuts_that_add_channels():
+    inputs, total, x = normalized_sum()
+    branch = keras.layers.Conv2D(5, 3, padding="same")(keras.layers.ReLU()(x))
+    padded = keras.layers.ZeroPadding2D(((0, 0), (0, 3)), data_format="channels_first")(total)
+    y = keras.layers.BatchNormalization()(keras.layers.Add()([padded, branch]))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(keras.layers.ReLU()(y)))
+    randomize(model, 3, gamma_signs=(1,))
+    assert normalizations(check(model)) == []
+
+
 def test_a_hand_computed_chain():
     """One channel, 1x1 convs: y = x + 2 relu(3 x + 6), then relu(0.5 y - 1) times 4."""
     inputs = keras.Input((1, 1, 1))
