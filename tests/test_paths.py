@@ -95,13 +95,19 @@ def test_the_command_does_too(verb, home, capsys):
     assert [path.name for path in Path().iterdir()] == ["a.png"]
 
 
+@pytest.fixture
+def ending():
+    """Ends a process that waits."""
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
 @pytest.mark.parametrize("name", READERS)
-def test_a_pipe_is_refused_and_not_waited_for(name, tmp_path):
+def test_a_pipe_is_refused_and_not_waited_for(name, tmp_path, ending):
     os.mkfifo(tmp_path / name)
-    signal.alarm(60)  # ends the process if it waits
     with pytest.raises(ValueError, match="does not exist|is a pipe"):
         READERS[name](tmp_path / name)
-    signal.alarm(0)
 
 
 def test_the_users_home(home):
