@@ -62,6 +62,17 @@ def test_crops_follow_from_the_draws_of_their_seed():
         assert augmentation.scale_window(tf.constant([300, 400]), seed).numpy().tolist() == expected
 
 
+def test_crops_by_area_follow_from_the_draws_of_their_seed():
+    for seed in SEEDS[:50]:
+        area, aspect, turned, top, left = tf.random.stateless_uniform((5, 10), augmentation.fold(seed, 0)).numpy()
+        area, aspect = 300 * 400 * (0.08 + 0.92 * area), 3 / 4 + (4 / 3 - 3 / 4) * aspect
+        aspect = np.where(turned < 0.5, 1 / aspect, aspect)
+        h, w = np.sqrt(area / aspect).round().astype(int), np.sqrt(area * aspect).round().astype(int)
+        i = np.flatnonzero((h <= 300) & (w <= 400))[0]
+        expected = [int(top[i] * (300 - h[i] + 1)), int(left[i] * (400 - w[i] + 1)), h[i], w[i]]
+        assert augmentation.area_window(tf.constant([300, 400]), seed).numpy().tolist() == expected
+
+
 def test_area_and_aspect_ratio():
     _, _, h, w = windows(augmentation.area_window, 300, 300)
     share = h * w / 300**2
