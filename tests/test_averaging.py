@@ -70,6 +70,7 @@ def test_training_goes_on_from_its_own_weights(data, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_another(data, tmp_path):
     recipe = dataclasses.replace(ONE, batch_size=16, ema=0.9)
     kp.train(NETWORK, data, recipe, tmp_path / "whole", seed=7, verbose=0)

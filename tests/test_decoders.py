@@ -489,12 +489,42 @@ def test_an_image_may_have_so_many_pixels(name):
     assert not valid.numpy().any()
 
 
+def black(side):
+    """A square PNG of one bit a pixel."""
+    return png([np.zeros(side // 8, "uint8")] * side, 1, 0, width=side)
+
+
 def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded():
-    line = np.zeros(30_000 // 8, "uint8")
-    file = png([line] * 30_000, 1, 0, width=30_000)
+    file = black(30_000)
     assert len(file) < 200_000
     (_, valid), more = grown(lambda: served(file, WHOLE, savedmodel.MOST_PIXELS))
     assert not valid.numpy().any() and more < 100
+
+
+def damaged(file, rng):
+    """A file with some bytes changed, or cut."""
+    file = np.frombuffer(file, "uint8").copy()
+    places = rng.integers(0, min(len(file), int(rng.choice((40, 400, len(file))))), rng.integers(1, 4))
+    file[places] = rng.integers(0, 256, len(places))
+    return file[:rng.integers(1, len(file))].tobytes() if rng.random() < 0.3 else file.tobytes()
+
+
+@pytest.mark.slow
+def test_damaged_files_leave_no_memory_behind():
+    """Of 2,000, in batches of 20, with at most a million pixels each; whole ones of 36 million are among them."""
+    rng, kinds = np.random.default_rng(0), [FILES[name][0] for name in sorted(FILES)]
+    decode = tf.function(
+        lambda files: savedmodel._decode(files, WHOLE, 1_000_000), input_signature=[tf.TensorSpec([None], "string")]
+    )
+
+    def serve(batches, *whole):
+        for _ in range(batches):
+            files = [damaged(kinds[rng.integers(len(kinds))], rng) for _ in range(20)]
+            yield decode(tf.constant([*files, *whole]))[1].numpy().mean()
+
+    list(serve(10))
+    valid, more = grown(lambda: list(serve(100, black(6_000))))
+    assert 0.2 < np.mean(valid) < 0.8 and more < 50
 
 
 def test_training_reads_what_tensorflow_does_not(tmp_path):

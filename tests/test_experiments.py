@@ -140,6 +140,7 @@ def data_dir(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_reproducing_trains_what_is_missing(rows, data_dir, monkeypatch, capsys):
     arguments = {"output": data_dir / "out", "seeds": 2, "data_dir": data_dir, "verbose": 0}
     folders = reproduce([ROW, SAME], scale=0.5, **arguments)

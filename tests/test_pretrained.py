@@ -34,7 +34,10 @@ def sample(samples):
     return samples["cifar10"]
 
 
-@pytest.mark.parametrize("weight", index.entries(), ids=lambda w: f"{w.architecture}-{w.tag}")
+@pytest.mark.parametrize("weight", [
+    pytest.param(w, id=f"{w.architecture}-{w.tag}", marks=[pytest.mark.slow] * (w.architecture == "PreActResNet164"))
+    for w in index.entries()
+])
 def test_a_weight_has_the_error_it_had_when_it_was_made(weight, samples):
     if weight.where == "remote":
         pytest.skip(f"not in the cache: keras-preact pull {weight.architecture}")

@@ -65,6 +65,7 @@ def largest_difference(a, b):
     return max(float(np.abs(u - v).max()) for u, v in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_steps_on_two_replicas():
     """On duplicated data, or with synchronized batch normalization, they equal one; else each has its statistics.

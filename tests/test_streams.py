@@ -412,6 +412,7 @@ def test_test_images_are_those_of_load_image(folder):
 NETWORK = NetworkConfig((1, 1), (4, 6))
 
 
+@pytest.mark.slow
 def test_a_run_on_photographs_that_was_killed_ends_as_one_that_was_not(stream, tmp_path):
     arguments = {"model": NETWORK, "data": stream, "recipe": RECIPE, "seed": 5, "verbose": 0}
     log = kp.train(output=tmp_path / "whole", **arguments)
