@@ -61,7 +61,8 @@ every_row = pytest.mark.skipif("KERAS_PREACT_ALL_ROWS" not in os.environ, reason
 def row(weight):
     marks = [pytest.mark.slow] * ((weight.architecture, weight.dataset) != ("PreActResNet20", "cifar10"))
     depth = int(re.search(r"\d+", weight.architecture)[0])
-    if depth >= 272 and weight.dataset != "cifar10" or weight.architecture in ("ResNet1001", "ResNet1202"):
+    deep = weight.dataset != "cifar10" and depth >= (152 if weight.dataset == "imagenet" else 272)
+    if deep and depth != 200 or weight.architecture in ("ResNet1001", "ResNet1202"):
         marks.append(every_row)
     return pytest.param(weight, id=f"{weight.architecture}-{weight.tag}", marks=marks)
 
