@@ -194,14 +194,18 @@ def _fit(images, preprocessing):
             centres = tf.cast(tf.range(crop[axis]), "float64") + corner[axis] + 0.5
             images = tf.gather(images, tf.cast(centres * ratio[axis] - low[axis], "int32"), axis=axis + 1)
             continue
-        this = tf.range(2) == axis
-        images = tf.raw_ops.ScaleAndTranslate(
-            images=images, size=tf.where(this, crop, tf.shape(images)[1:3]),
-            scale=tf.where(this, tf.cast(1 / ratio, "float32"), 1.0),
-            translation=tf.where(this, tf.cast(low / ratio - corner, "float32"), 0.0),
+        lines = tf.transpose(images, (0, 2, 1, 3)) if axis else images
+        n, length, *across = tf.unstack(tf.shape(lines))
+        # What lies across goes with the channels: the kernel would resize it, too, to what it is.
+        lines = tf.raw_ops.ScaleAndTranslate(
+            images=tf.reshape(lines, (n, length, 1, tf.reduce_prod(across))), size=(preprocessing.size[axis], 1),
+            scale=(tf.cast(1 / ratio[axis], "float32"), 1.0),
+            translation=(tf.cast(low[axis] / ratio[axis] - corner[axis], "float32"), 0.0),
             kernel_type=KERNELS[preprocessing.interpolation], antialias=True,
         )
-        images = tf.cast(tf.clip_by_value(tf.floor(images + 0.5), 0, 255), "uint8")
+        lines = tf.cast(tf.clip_by_value(tf.floor(lines + 0.5), 0, 255), "uint8")
+        lines = tf.reshape(lines, (n, preprocessing.size[axis], *across))
+        images = tf.transpose(lines, (0, 2, 1, 3)) if axis else lines
     return tf.ensure_shape(images, (None, *preprocessing.size, len(preprocessing.mean)))
 
 
