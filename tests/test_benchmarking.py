@@ -125,6 +125,12 @@ def test_without_plain_the_engine_trains(ending, fields, monkeypatch):
     assert ours.model.output_shape == (None, 10)
 
 
+def test_a_batch_that_replicas_cannot_share_is_refused():
+    two = contestants.Trainer("PreActResNet20:mirrored", 8, "float32")
+    with pytest.raises(ValueError, match=r"over 2 replicas.*--batch-size\) must be multiples of 2. Received: 1"):
+        two.seconds(1, 1)
+
+
 @pytest.fixture
 def peer():
     pytest.importorskip("pytorchcv")

@@ -64,11 +64,18 @@ CALLS = {
 }
 
 
+def read_beside(path):
+    """Reads the .onnx file that this JSON file is beside."""
+    path.with_suffix("").touch()
+    kp.predictor(path.with_suffix(""))
+
+
 READERS = {  # of files by name
     "a.csv": datasets.load, "a.npz": datasets.load, "a.weights.h5": lambda path: kp.PreActResNet20(weights=path),
     "a.keras": kp.load_model, "a.onnx": kp.predictor, "a.safetensors": partial(kp.convert, "timm"),
     "a.pth": partial(kp.convert, "torchvision"), "a.t7": partial(kp.convert, "torch7"),
-    "a.h5": partial(kp.convert, "pytorchcv"),
+    "a.h5": partial(kp.convert, "pytorchcv"), "run.json": lambda path: runs.read_run(path.parent),
+    "log.csv": runs.read_log, "b.onnx.json": read_beside,
 }
 
 

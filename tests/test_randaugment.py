@@ -125,7 +125,7 @@ def test_what_is_changed_are_pixels(monkeypatch):
     assert {image.tobytes() for image in images.round().astype("uint8")} <= expected
 
 
-@pytest.mark.parametrize("policy", [(2,), (0, 9), (2, 11), (2.0, 9), (2, -1), ("2", 9), (2, 9, 1)])
+@pytest.mark.parametrize("policy", [(2,), (0, 9), (2, 11), (2.0, 9), (2, -1), (True, 9), ("2", 9), (2, 9, 1)])
 def test_policies_that_are_none_are_refused(policy):
     with pytest.raises(ValueError, match=r"`randaugment` must be \(operations, magnitude\).*Received: \("):
         dataclasses.replace(RECIPE, randaugment=policy)

@@ -27,17 +27,24 @@ def local(name: str, path: str | os.PathLike) -> Path:
 
 
 def existing(name: str, path: str | os.PathLike) -> Path:
-    """Returns `local(name, path)` of a file or a folder: whoever opens a pipe waits for somebody who writes into it.
+    """Returns `local(name, path)` of a file or a folder that is there.
 
     Raises:
         TypeError: no path.
         ValueError: neither a file nor a folder.
     """
     found = local(name, path)
-    if not (found.is_file() or found.is_dir()):
-        raise ValueError(f"`{name}` must name a file or a folder. {found} {_what(found)}")
-    return found
+    if not found.exists():
+        raise ValueError(f"`{name}` must name a file or a folder. {found} does not exist.")
+    return no_pipe(name, found)
 
 
-def _what(path):
-    return "is a pipe or a device." if path.exists() else "does not exist."
+def no_pipe(name: str, path: Path) -> Path:
+    """Returns `path` unless a pipe or a device is there: whoever opens one may wait for ever.
+
+    Raises:
+        ValueError: one is.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"`{name}` must name a file or a folder. {path} is a pipe or a device.")
+    return path

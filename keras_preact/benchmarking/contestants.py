@@ -3,7 +3,6 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from keras_preact._support.checks import check_choice
 from keras_preact._support.settings import dtype_policy
 from keras_preact.benchmarking import peers
 from keras_preact.data.preprocessing import Preprocessing
-from keras_preact.exporting import predicting, simplification
+from keras_preact.exporting import predicting, runtimes, simplification
 from keras_preact.exporting.runtimes import RUNTIMES
 from keras_preact.networks.architectures import CONFIGS
 from keras_preact.networks.graph import deep_enough
@@ -99,7 +98,7 @@ def _contestant(name, work, size, precision):
         place = __name__, "Predictor", (name, size)
     variables = {"KERAS_BACKEND": backend} if backend else {}
     if "mirrored" in forms:
-        variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, os.cpu_count() // REPLICAS))
+        variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, runtimes.cores() // REPLICAS))
     return processes.Remote(name, *place, variables)
 
 
@@ -162,6 +161,11 @@ class Trainer:
 
     def seconds(self, batch, steps):
         """Returns how long so many training steps take."""
+        if batch % self.replicas:
+            raise ValueError(
+                f"A batch is shared out over {self.replicas} replicas, so `batch_sizes` (--batch-size) must be "
+                f"multiples of {self.replicas}. Received: {batch}"
+            )
         classes = self.model.output_shape[-1]
         # What Keras gets here each replica takes whole: let it be its share.
         images, labels = peers.one_batch(batch // self.replicas, self.size, classes)

@@ -97,8 +97,10 @@ def by_policy(image, policy, mean, seed):
         mean: of the channels, where white is 1, for what comes in at the borders.
         seed: int32 tensor of shape (2,).
     """
+    fill = fill_of(mean)
+
     def changed(image, seed):
-        return rand_augment(image, policy, fill_of(mean), np.random.default_rng(seed.view("uint32")))
+        return rand_augment(image, policy, fill, np.random.default_rng(seed.view("uint32")))
 
     pixels = tf.cast(tf.round(image), "uint8")
     found = tf.numpy_function(changed, [pixels, fold(seed, 4)], "uint8", stateful=False)

@@ -51,11 +51,11 @@ def rand_augment(image, policy, fill, rng):
         rng: a NumPy generator.
     """
     operations, magnitude = policy
+    part = magnitude / MOST
     grey = image.shape[-1] == 1
     changed, fill = Image.fromarray(image[..., 0] if grey else image), fill[0] if grey else tuple(fill)
     for chosen, sign in zip(rng.integers(len(NAMES), size=operations), rng.choice((-1, 1), operations)):
         name = NAMES[chosen]
-        part = magnitude / MOST
         changed = OPERATIONS[name](changed, sign * part if name in SIGNED else part, fill)
     return np.asarray(changed).reshape(image.shape)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_preact._support import atomic, kinds
 from keras_preact._support.checks import check_choice, check_count, from_values
-from keras_preact._support.paths import existing, local
+from keras_preact._support.paths import existing, local, no_pipe
 from keras_preact.data.preprocessing import Preprocessing, load_image
 from keras_preact.exporting import files, preparation, runtimes
 from keras_preact.exporting.runtimes import AUTO, CHOICES, KERAS, OF_SUFFIX, PRECISIONS, RUNTIMES
@@ -315,7 +315,7 @@ def _of_suffix(path, runtime):
 def _of_file(path, runtime, wanted):
     runtimes.require(runtime, f"A file that ends in {path.suffix}")
     existing("model", path)  # or each runtime tells in its own way that there is no such file
-    beside = path.with_name(f"{path.name}.json")
+    beside = no_pipe("model", path.with_name(f"{path.name}.json"))
     try:
         told = json.loads(beside.read_text(encoding="utf-8"))
         preprocessing, labels = from_values(Preprocessing, told["preprocessing"], beside), tuple(told["labels"])

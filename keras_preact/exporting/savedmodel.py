@@ -190,22 +190,21 @@ def _fit(images, preprocessing):
     (top, left), (bottom, right) = tf.unstack(tf.cast(low, "int32")), tf.unstack(tf.cast(high, "int32"))
     images = images[:, top:bottom, left:right]
     for axis in (1, 0):  # Pillow rounds to uint8 between them, too
+        images = tf.transpose(images, (0, 2, 1, 3))  # what is resized comes second: columns, then rows
         if preprocessing.interpolation == "nearest":
             centres = tf.cast(tf.range(crop[axis]), "float64") + corner[axis] + 0.5
-            images = tf.gather(images, tf.cast(centres * ratio[axis] - low[axis], "int32"), axis=axis + 1)
+            images = tf.gather(images, tf.cast(centres * ratio[axis] - low[axis], "int32"), axis=1)
             continue
-        lines = tf.transpose(images, (0, 2, 1, 3)) if axis else images
-        n, length, *across = tf.unstack(tf.shape(lines))
+        n, length, *across = tf.unstack(tf.shape(images))
         # What lies across goes with the channels: the kernel would resize it, too, to what it is.
         lines = tf.raw_ops.ScaleAndTranslate(
-            images=tf.reshape(lines, (n, length, 1, tf.reduce_prod(across))), size=(preprocessing.size[axis], 1),
+            images=tf.reshape(images, (n, length, 1, tf.reduce_prod(across))), size=(preprocessing.size[axis], 1),
             scale=(tf.cast(1 / ratio[axis], "float32"), 1.0),
             translation=(tf.cast(low[axis] / ratio[axis] - corner[axis], "float32"), 0.0),
             kernel_type=KERNELS[preprocessing.interpolation], antialias=True,
         )
         lines = tf.cast(tf.clip_by_value(tf.floor(lines + 0.5), 0, 255), "uint8")
-        lines = tf.reshape(lines, (n, preprocessing.size[axis], *across))
-        images = tf.transpose(lines, (0, 2, 1, 3)) if axis else lines
+        images = tf.reshape(lines, (n, preprocessing.size[axis], *across))
     return tf.ensure_shape(images, (None, *preprocessing.size, len(preprocessing.mean)))
 
 

@@ -2,7 +2,7 @@
 import dataclasses
 import math
 
-from keras_preact._support.checks import check_choice
+from keras_preact._support.checks import check_choice, is_count
 
 CHOICES = {
     "optimizer": ("sgd", "muon", "adamw", "lamb"), "schedule": ("steps", "cosine"), "decay": ("all", "kernels"),
@@ -193,8 +193,8 @@ class Recipe:
 
 def _check_policy(policy):
     """Checks `randaugment`."""
-    numbers = len(policy) == 2 and all(isinstance(number, (int, float)) for number in policy)
-    if policy and not (numbers and isinstance(policy[0], int) and policy[0] > 0 and 0 <= policy[1] <= 10):
+    numbers = len(policy) == 2 and is_count(policy[0]) and isinstance(policy[1], (int, float))
+    if policy and not (numbers and 0 <= policy[1] <= 10):
         raise ValueError(
             "`randaugment` must be (operations, magnitude), one operation or more and a magnitude from 0 to 10, or (). "
             f"Received: {policy}"

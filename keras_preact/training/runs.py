@@ -16,7 +16,7 @@ import keras
 from keras_preact._support import atomic, locks
 from keras_preact._support.checks import from_values, is_count
 from keras_preact._support.drawing import drawing
-from keras_preact._support.paths import local
+from keras_preact._support.paths import local, no_pipe
 from keras_preact.data.preprocessing import Preprocessing
 from keras_preact.networks import files
 from keras_preact.networks.building import ResNet
@@ -184,7 +184,7 @@ def read_log(path):
     Raises:
         ValueError: a line is cut, or is not of a training log.
     """
-    path = local("path", path)
+    path = no_pipe("path", local("path", path))
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
@@ -234,7 +234,7 @@ def read_run(folder, needed=("seed",)):
     Raises:
         ValueError: it is damaged.
     """
-    path = local("folder", folder) / RUN
+    path = no_pipe("folder", local("folder", folder) / RUN)
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         checks = PARTS | {name: ASKED[name] for name in needed}
